@@ -13,7 +13,7 @@ import hashlib
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -39,6 +39,8 @@ Counts = dict[str, float]
 Array = npt.NDArray[np.float64]
 OfficialFigures = Mapping[str, Mapping[str, tuple[float, ...]]]
 """Strategy to column to figures, which `Benchmark.official` names."""
+Figures = Collection[tuple[str, str]]
+"""Groups and names of metrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,12 +365,17 @@ class Benchmark(Configured, ABC):
         return [None] * len(answers)
 
     def evaluate(
-        self, items: Sequence[Item], rows: Sequence[Row], strategies: Sequence[str], lineup: Lineup | None = None
+        self,
+        items: Sequence[Item],
+        rows: Sequence[Row],
+        strategies: Sequence[str],
+        lineup: Lineup | None = None,
+        only: Figures | None = None,
     ) -> Evaluation:
         """Evaluate stored answers; see `mmhall.benchmarks.evaluation.evaluate`."""
         from mmhall.benchmarks.evaluation import evaluate
 
-        return evaluate(self, items, rows, strategies, lineup)
+        return evaluate(self, items, rows, strategies, lineup, only)
 
 
 def by_strategy(rows: Sequence[Row]) -> dict[str, list[Row]]:

@@ -53,7 +53,7 @@ import numpy as np
 
 from mmhall.adapters import Request
 from mmhall.analysis import GROUPS, AnswerScores, score_answers
-from mmhall.benchmarks.base import Counts, Item, Material, Metric, Source
+from mmhall.benchmarks.base import Counts, Figures, Item, Material, Metric, Source
 from mmhall.benchmarks.chair import Chair
 from mmhall.benchmarks.data.pictures import PictureBenchmark, PictureSet
 from mmhall.benchmarks.data.vocabulary import Mention, item_vocabulary
@@ -214,9 +214,14 @@ class Detect(PictureBenchmark):
         return [partial(_further, caption) for caption in read]
 
     def evaluate(
-        self, items: Sequence[Item], rows: Sequence[Row], strategies: Sequence[str], lineup: Lineup | None = None
+        self,
+        items: Sequence[Item],
+        rows: Sequence[Row],
+        strategies: Sequence[str],
+        lineup: Lineup | None = None,
+        only: Figures | None = None,
     ) -> Evaluation:
-        """Evaluate every signal on the items that all strategies have answered.
+        """Evaluate every signal on the items that all strategies have answered, whatever `only` names.
 
         Raises:
             DataError: An answer has no signals, or damaged signals.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmhall.benchmarks.base import COUNTED, Benchmark, Counts, Item, Metric, OfficialFigures, series
+from mmhall.benchmarks.base import COUNTED, Benchmark, Counts, Figures, Item, Metric, OfficialFigures, series
 from mmhall.benchmarks.evidence import Evidence, Lineup, lineup_of
 from mmhall.benchmarks.evidence.captions import CaptionFigures, caption_figures
 from mmhall.benchmarks.evidence.frontier import Frontier, find_frontier
@@ -146,6 +146,7 @@ def evaluate(
     rows: Sequence[Row],
     strategies: Sequence[str],
     lineup: Lineup | None = None,
+    only: Figures | None = None,
 ) -> Evaluation:
     """Evaluate answers; the first strategy is the baseline. Random twins have no cells: they are in the evidence.
 
@@ -155,6 +156,7 @@ def evaluate(
         rows: Stored answers, in any order.
         strategies: As written for the run.
         lineup: What each strategy is compared with; None: as the strategies are written.
+        only: Figures to estimate, and nothing else: no evidence, no figures of captions; None: everything.
     """
     lineup = lineup or lineup_of(strategies)
     arms, strategies = lineup.arms, lineup.everyone
@@ -170,7 +172,9 @@ def evaluate(
         if not members or (group in benchmark.pairwise and len(arms) == 1):
             continue
         sizes[group] = len(members), len({item.cluster for item in members})
-        own, weighed, figures, frontier = _group(benchmark, group, members, answers, lineup)
+        if only is not None and all(group != wanted for wanted, _ in only):
+            continue
+        own, weighed, figures, frontier = _group(benchmark, group, members, answers, lineup, only)
         cells += own
         evidence += weighed
         captions += figures
@@ -187,9 +191,9 @@ def evaluate(
         {s: sum(is_thoughts_only(r.text) for r in counted if r.strategy == s) for s in arms},
         {s: _reasons(items, [row for row in rows if row.strategy == s]) for s in strategies},
         benchmark.reading_remarks(scored, counted),
-        benchmark.official_figures(scored, [row for row in counted if row.strategy in arms]),
+        benchmark.official_figures(scored, [row for row in counted if row.strategy in arms]) if only is None else {},
         tuple(evidence),
-        means=_means(benchmark, [group for group in benchmark.grid if group in sizes], scored, answers, arms),
+        means=_means(benchmark, [group for group in benchmark.grid if group in sizes], scored, answers, arms, only),
         captions=tuple(captions),
         frontiers=frontiers,
     )
@@ -212,10 +216,11 @@ def _group(
     members: Sequence[Item],
     answers: Mapping[tuple[str, str], Row],
     lineup: Lineup,
+    only: Figures | None,
 ) -> tuple[list[Cell], tuple[Evidence, ...], tuple[CaptionFigures, ...], Frontier | None]:
     """Estimate every metric of a group for every arm, and weigh the arms; the group has its own bootstrap draws."""
     base, arms, pairwise = lineup.arms[0], lineup.arms, group in benchmark.pairwise
-    rows = {s: [answers[item.id, s] for item in members] for s in lineup.everyone}
+    rows = {s: [answers[item.id, s] for item in members] for s in (lineup.everyone if only is None else arms)}
     alone = {s: benchmark.counts(members, rows[s]) for s in ([base] if pairwise else rows)}
     counts = {
         s: (
@@ -227,9 +232,10 @@ def _group(
     cells = [
         cell
         for metric in benchmark.metrics
+        if only is None or (group, metric.name) in only
         for cell in _correct_p_values([_cell(benchmark, group, metric, s, base, counts, resampler) for s in arms])
     ]
-    if pairwise:
+    if pairwise or only is not None:
         return cells, (), (), None
     outcomes = {s: outcomes_of(members, alone[s]) for s in arms if benchmark.yes_no and len(arms) > 1}
     frontier = find_frontier(benchmark, members, rows, alone, lineup)
@@ -257,9 +263,10 @@ def _means(
     scored: Sequence[Item],
     answers: Mapping[tuple[str, str], Row],
     arms: Sequence[str],
+    only: Figures | None,
 ) -> tuple[Cell, ...]:
     """Estimate the mean over groups of each metric of the grid; none of a single group."""
-    if len(groups) < 2:
+    if len(groups) < 2 or (only is not None and all(group != MEAN for group, _ in only)):
         return ()
     means = GroupMeans(benchmark, {g: [i for i in scored for named in i.groups if named == g] for g in groups})
     counts = {arm: means.counts({item.id: answers[item.id, arm] for item in scored}) for arm in arms}

@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from mmhall.benchmarks.base import Counts, Item, Metric
+from mmhall.benchmarks.base import Counts, Figures, Item, Metric
 from mmhall.benchmarks.data.pope_cells import split_cell
 from mmhall.benchmarks.data.pope_maker import SETTINGS, Question
 from mmhall.benchmarks.data.pope_wording import PROMPTS, is_plural, with_article
@@ -166,11 +166,16 @@ class Sycophancy(ObjectQuestions):
         }
 
     def evaluate(
-        self, items: Sequence[Item], rows: Sequence[Row], strategies: Sequence[str], lineup: Lineup | None = None
+        self,
+        items: Sequence[Item],
+        rows: Sequence[Row],
+        strategies: Sequence[str],
+        lineup: Lineup | None = None,
+        only: Figures | None = None,
     ) -> Evaluation:
         """Evaluate the questions with answers to all versions by every strategy."""
         question: dict[str, Any] = {item.id: item.truth["question"] for item in items}
         settled = Counter(question[row.item] for row in rows if row.error is None)
         whole = {q for q, answers in settled.items() if answers == len(VERSIONS) * len(strategies)}
         kept = [row for row in rows if row.error is not None or question[row.item] in whole]
-        return super().evaluate(items, kept, strategies, lineup)
+        return super().evaluate(items, kept, strategies, lineup, only)

@@ -31,12 +31,12 @@ class Column:
 
     Attributes:
         strategy: Specification, as requested.
-        state: "waiting", "writing", "done", "stopped" or "failed".
+        state: "waiting", "reading", "writing", "ended", "stopped" or "failed".
         text: The text so far.
         steps: Decoding steps taken so far.
         seconds: Time of this column's steps so far.
-        reading: Seconds of these until the first step was done, in which the prompt is read.
-        answer: The complete answer, once it is done or stopped.
+        reading_seconds: Seconds of these until the first step was done, in which the prompt is read.
+        answer: The answer, once it has ended or was stopped.
         error: Why it failed.
     """
 
@@ -45,25 +45,9 @@ class Column:
     text: str = ""
     steps: int = 0
     seconds: float = 0.0
-    prefill_seconds: float = 0.0
+    reading_seconds: float = 0.0
     answer: Answer | None = None
     error: str = ""
-
-    @property
-    def tokens(self) -> int:
-        """Tokens written; while the answer grows, decoding steps."""
-        return self.steps if self.answer is None else self.answer.usage.new_tokens
-
-    @property
-    def rate(self) -> float | None:
-        """Tokens per second after prefill; None before the second token."""
-        decoding = self.seconds - self.prefill_seconds
-        return (self.tokens - 1) / decoding if self.tokens > 1 and decoding > 0 else None
-
-
-def time_ratio(column: Column, first: Column) -> float | None:
-    """Return time per token after prefill, relative to the first column; None: not yet known."""
-    return first.rate / column.rate if column.rate and first.rate else None
 
 
 def compare(
@@ -104,10 +88,14 @@ def compare(
             for index, stream in list(streams.items()):
                 if should_stop():
                     break
+                first = columns[index].state == "waiting"
+                if first:
+                    columns[index] = replace(columns[index], state="reading")
+                    yield tuple(columns)
                 columns[index] = _advance(columns[index], stream)
                 if columns[index].state != "writing":
                     del streams[index]
-                if perf_counter() - updated > _UPDATE_EVERY:
+                if first or perf_counter() - updated > _UPDATE_EVERY:
                     yield tuple(columns)
                     updated = perf_counter()
         for index, stream in streams.items():
@@ -137,7 +125,7 @@ def _advance(column: Column, stream: Stream) -> Column:
     answer = stream.answer
     column = replace(column, seconds=stream.seconds if answer is None else answer.usage.seconds)
     if column.steps == 0:
-        column = replace(column, prefill_seconds=column.seconds)
+        column = replace(column, reading_seconds=column.seconds)
     if answer is not None:
-        return replace(column, state="done", text=answer.text, answer=answer)
+        return replace(column, state="ended", text=answer.text, answer=answer)
     return replace(column, state="writing", text=column.text + (piece or ""), steps=column.steps + 1)

@@ -9,16 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from PIL import Image
-
-from mmhall.errors import ImageError, OptionError, PromptError
-from mmhall.images import ImageLike, open_image
+from mmhall.errors import OptionError, PromptError
 from mmhall.options import rules
 from mmhall.strategies import Composed, Strategy, strategy
 
-MAX_PIXELS = 25_000_000
-SIDES = 30  # maximum ratio of the sides
-MAX_UPLOAD = "10mb"
+MAX_UPLOAD = "25mb"
 PROMPT = 2_000
 TOKENS = 512
 SPEC = 300
@@ -28,22 +23,22 @@ QUEUE, SESSIONS = 32, 32
 _COUNT = 16
 
 
-def picture(source: ImageLike | None) -> Image.Image:
-    """Open a visitor's picture.
+def as_data() -> dict[str, int]:
+    """Return the limits that a page tells before somebody meets them."""
+    most = STRATEGIES[1]
+    upload = int(MAX_UPLOAD.removesuffix("mb")) * 1024**2
+    return {"prompt": PROMPT, "tokens": TOKENS, "strategies": most, "objects": OBJECTS, "upload_bytes": upload}
+
+
+def ids(keys: Any) -> list[str]:
+    """Check keys of answers; those of one comparison.
 
     Raises:
-        ImageError: The picture is missing, damaged or too large.
+        OptionError: They are no list, or too many.
     """
-    if source is None:
-        raise ImageError("there is no picture yet; choose a scene or upload one")
-    try:
-        opened = open_image(source, max_pixels=MAX_PIXELS)
-        if max(opened.size) > SIDES * min(opened.size):
-            raise ImageError(f"is {opened.width} x {opened.height} pixels; one side may be {SIDES} times the other")
-        return opened
-    except ImageError as error:
-        reason = str(error).removeprefix(f"{source}: ").removeprefix("the picture: ")  # hides the path
-        raise ImageError(f"this picture {reason}") from error
+    if not isinstance(keys, list) or len(keys) > STRATEGIES[1]:
+        raise OptionError("demo", "ids", keys, f"a list of at most {STRATEGIES[1]} ids of answers")
+    return keys
 
 
 def prompt(text: Any) -> str:
@@ -115,14 +110,15 @@ def _strategy(spec: Any, owner_specs: Collection[str]) -> Strategy:
     if not isinstance(spec, str) or len(spec) > SPEC:
         raise OptionError("demo", "strategies", spec, f'texts of at most {SPEC} characters, such as "vcd(alpha=0.5)"')
     method = strategy(spec)
-    trusted = {str(part) for other in owner_specs for part in _parts(strategy(other))}
-    for part in _parts(method):
+    trusted = {str(part) for other in owner_specs for part in parts(strategy(other))}
+    for part in parts(method):
         if str(part) not in trusted:
             _check_options(part)
     return method
 
 
-def _parts(method: Strategy) -> tuple[Strategy, ...]:
+def parts(method: Strategy) -> tuple[Strategy, ...]:
+    """Return the strategies that one combines."""
     return method.parts if isinstance(method, Composed) else (method,)
 
 

@@ -16,9 +16,9 @@ from mmhall.benchmarks.data.pope_wording import question_about
 from mmhall.benchmarks.rules.yesno import Label, parse_strict
 from mmhall.benchmarks.scenes.world import PARTNERS
 from mmhall.demo.failures import as_model_errors
-from mmhall.demo.rendering import render
-from mmhall.demo.words import canonical_name
+from mmhall.display.marks import canonical_name, is_present
 from mmhall.errors import MmhallError, OptionError
+from mmhall.words import decode_answer, tokenize_answer
 
 if TYPE_CHECKING:
     from mmhall.lvlm import LVLM
@@ -118,10 +118,10 @@ def probe(
         objects: Names of the objects.
         strategies: One for each column.
         present: Objects in the picture, by name or synonym ("sofa" for "couch"); None: not known.
-        absent: Objects that are not in it; None: all others, if `present` is known.
+        absent: Objects that are not in it; None: all others of the vocabulary, if `present` is known.
         should_stop: Called before every batch; True: stop, and keep the answers so far.
     """
-    truth = tuple(_truth(name, present, absent) for name in objects)
+    truth = tuple(is_present(name, present, absent) for name in objects)
     columns = [_empty_column(method) for method in strategies]
     yield ProbeTable(tuple(objects), truth, tuple(columns))
     requests = [(image, question_about(name, "official")) for name in objects]
@@ -150,9 +150,10 @@ def default_objects(present: Collection[str] | None, named: Sequence[str] = ()) 
     return (*shown, *absent[: max(len(shown), _MIN_ABSENT)])
 
 
-def as_data(table: ProbeTable) -> dict[str, Any]:
-    """Return a table as data for JSON."""
+def as_data(table: ProbeTable, tokenizer: Any) -> dict[str, Any]:
+    """Return a table as data for JSON; `unknown_words` are the objects that the tokenizer cannot write."""
     return {
+        "unknown_words": [name for name in table.objects if not _is_written(tokenizer, name)],
         "objects": [{"name": name, "present": shown} for name, shown in zip(table.objects, table.present, strict=True)],
         "strategies": [
             {
@@ -179,22 +180,12 @@ def as_data(table: ProbeTable) -> dict[str, Any]:
     }
 
 
-def probe_html(table: ProbeTable) -> str:
-    """Return a table as HTML."""
-    return render("probe.html", table=table, percent=percent)
-
-
-def percent(share: float) -> str:
-    """Format a fraction in percent; only 0 and 1 themselves become 0 % and 100 %.
-
-    >>> percent(0.0), percent(0.004), percent(0.5), percent(0.997), percent(1.0)
-    ('0 %', '<1 %', '50 %', '>99 %', '100 %')
-    """
-    if 0 < share < 0.005:
-        return "<1 %"
-    if 0.995 <= share < 1:
-        return ">99 %"
-    return f"{100 * share:.0f} %"
+def _is_written(tokenizer: Any, name: str) -> bool:
+    """Return whether a tokenizer writes a name back as it was read, without unknown tokens."""
+    ids = tokenize_answer(tokenizer, name)
+    if getattr(tokenizer, "unk_token_id", None) in ids:
+        return False
+    return "".join(decode_answer(tokenizer, ids).split()).casefold() == "".join(name.split()).casefold()
 
 
 def _empty_column(method: Strategy) -> ProbeColumn:
@@ -225,15 +216,6 @@ def _ask(
             return
         column = replace(column, cells=(*column.cells, *cells))
     yield replace(column, state="done")
-
-
-def _truth(name: str, present: Collection[str] | None, absent: Collection[str] | None) -> bool | None:
-    """Return whether an object is in the picture; None: not known."""
-    name = canonical_name(name)
-    if name in map(canonical_name, present or ()):
-        return True
-    absent_known = present is not None if absent is None else name in map(canonical_name, absent)
-    return False if absent_known else None
 
 
 def _cells(

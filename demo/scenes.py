@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
+from typing import Any
+
+from PIL import Image
 
 from mmhall.benchmarks.scenes import Scene, make_scene
 
 SEED, COUNT = 2026, 8  # the first scenes of a seed, not selected ones
+_THUMBNAIL = 160  # pixels of the longer side
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class BundledScene:
     """A scene that comes with the page.
 
@@ -27,18 +33,32 @@ class BundledScene:
         """Visible objects, each once."""
         return tuple(sorted({placed.name for placed in self.scene.objects}))
 
-    @property
-    def title(self) -> str:
-        """Name of the place."""
-        return self.scene.plan.place.name
+    @cached_property
+    def png(self) -> bytes:
+        """The picture as a PNG file."""
+        return _write(self.scene.image, "PNG")
 
-    @property
-    def alt(self) -> str:
-        """Description for people who cannot see the picture."""
-        return f"drawn scene, {self.title}, with {', '.join(self.present)}"
+    @cached_property
+    def data(self) -> dict[str, Any]:
+        """Title, text alternative, thumbnail as a data URL, and objects."""
+        small = self.scene.image.copy()
+        small.thumbnail((_THUMBNAIL, _THUMBNAIL))
+        title = self.scene.plan.place.name
+        return {
+            "title": title,
+            "alt": f"drawn scene, {title}, with {', '.join(self.present)}",
+            "image": f"data:image/webp;base64,{base64.b64encode(_write(small, 'WEBP')).decode()}",
+            "objects": list(self.present),
+        }
 
 
 @lru_cache(maxsize=1)
 def bundled_scenes() -> tuple[BundledScene, ...]:
     """Draw the scenes."""
     return tuple(BundledScene(index, make_scene(SEED, index)) for index in range(COUNT))
+
+
+def _write(image: Image.Image, kind: str) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, quality=90)
+    return file.getvalue()

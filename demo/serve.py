@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
 import socket
 import tempfile
@@ -11,7 +12,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mmhall.errors import OptionError
 
@@ -87,33 +88,27 @@ def serving(
 
         owner_specs = [str(strategy(spec)) for spec in owner_specs]
     with tempfile.TemporaryDirectory(prefix="mmhall-demo-") as folder, _gradio_environment(folder):
-        import gradio as gr
-        from starlette.middleware import Middleware
-
         from mmhall.demo import limits
-        from mmhall.demo.guard import BlockedRoutes
-        from mmhall.demo.page import page
-        from mmhall.demo.wire import NotFound
+        from mmhall.demo.app import make_page
+        from mmhall.demo.state import AppState
 
-        blocks = page(model, runs=runs, owner_specs=owner_specs, delete_cache=(_INTERVAL, _MAX_AGE))
-        blocks.queue(max_size=limits.QUEUE, default_concurrency_limit=4, api_open=False)
+        state = AppState(model, runs, tuple(owner_specs))
+        blocks, server = make_page(state, Path(folder), (_INTERVAL, _MAX_AGE))
         try:
             _, url, public = blocks.launch(
+                _app=server,
                 server_name=f"[{host}]" if ":" in host else host,
                 server_port=address.port or _free_port(host),
                 auth=address.auth,
                 share=address.share,
                 max_file_size=limits.MAX_UPLOAD,
                 state_session_capacity=limits.SESSIONS,
-                app_kwargs={"middleware": [Middleware(BlockedRoutes), Middleware(NotFound)]},
+                mcp_server=address.auth is None and importlib.util.find_spec("mcp") is not None,  # it has no login
                 prevent_thread_lock=True,
                 quiet=True,
                 enable_monitoring=False,
                 run_history=False,
                 ssr_mode=False,
-                footer_links=["api"],
-                theme=_theme(gr),
-                css_paths=sorted(Path(__file__).parent.rglob("*.css")),
             )
         except OSError as error:
             raise _port_error(host, address.port) from error
@@ -151,18 +146,3 @@ def _free_port(host: str) -> int:
 
 def _bind(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-
-
-def _theme(gr: Any) -> Any:
-    """Return a theme with plain colours, system fonts and text of sufficient contrast."""
-    theme = gr.themes.Default(
-        primary_hue=gr.themes.colors.blue,
-        font=["system-ui", "sans-serif"],
-        font_mono=["ui-monospace", "monospace"],
-    )
-    return theme.set(
-        body_text_color_subdued="*neutral_600",
-        body_text_color_subdued_dark="*neutral_300",
-        block_info_text_color="*neutral_600",
-        block_info_text_color_dark="*neutral_300",
-    )

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from mmhall.demo import limits
-from mmhall.demo.words import canonical_name
+from mmhall.display.marks import canonical_name
+from mmhall.display.records import Truth
 from mmhall.errors import OptionError
 from mmhall.strategies import Strategy
 
@@ -47,7 +48,7 @@ class Setup:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
 
-def setup(data: Mapping[str, Any], owner_specs: Collection[str] = ()) -> tuple[Setup, tuple[Strategy, ...]]:
+def read_setup(data: Mapping[str, Any], owner_specs: Collection[str] = ()) -> tuple[Setup, tuple[Strategy, ...]]:
     """Check the fields that a client sends.
 
     Args:
@@ -86,14 +87,13 @@ def setup(data: Mapping[str, Any], owner_specs: Collection[str] = ()) -> tuple[S
     return checked, methods
 
 
-def ground_truth(present: Any, offered: Any) -> dict[str, Any]:
-    """Return the known objects of a picture: ticked ones are present, offered ones that are not ticked are absent."""
-    if not present:
-        return {"present": None, "absent": None}
-    return {
-        "present": list(present),
-        "absent": None if offered is None else [name for name in offered if name not in present],
-    }
+def read_truth(present: Any, absent: Any) -> Truth:
+    """Check what a client says of the objects in a picture.
+
+    Raises:
+        OptionError: These are no lists of names.
+    """
+    return Truth(_check_names(present), _check_names(absent))
 
 
 def _check_names(names: Any) -> tuple[str, ...] | None:

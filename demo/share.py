@@ -1,110 +1,77 @@
-"""Exports of a comparison: its set-up, the code and commands that repeat it, and its figures.
+"""What visitors take away: Python code, shell commands and a notebook that repeat a comparison, and its table.
 
-A pasted set-up is not trusted and therefore checked. A prompt may hold anything, so exports quote it for their reader:
-Python, a shell, a spreadsheet.
+A prompt may hold anything, so each export quotes it for its reader. Options that were tuned for the model are written
+out, so that the answers are the same on a machine that does not have them.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import shlex
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-from mmhall import __version__
-from mmhall.demo.compare import Column, time_ratio
-from mmhall.demo.setups import Setup, setup as check_setup
-from mmhall.demo.words import named_objects, split_by_truth
-from mmhall.errors import DataError, MmhallError, PromptError
+from mmhall.demo import table
+from mmhall.demo.setups import Setup
+from mmhall.errors import MmhallError, PromptError
+from mmhall.generation import make_recipe
 from mmhall.models import to_flags
-from mmhall.results.export import escape_formula
 from mmhall.text import printable
 
-LONGEST = 20_000
-_LONGEST_ERROR, _LONGEST_LABEL = 400, 200
+if TYPE_CHECKING:
+    from mmhall.lvlm import LVLM
+
 _NONE: Mapping[str, Any] = MappingProxyType({})
-_PROVENANCE = ("mmhall", "model", "picture")
-_SHAPE = '{"setup": {"prompt": "...", "strategies": ["greedy", "vcd"]}}'
+_WIDTH = 80  # characters of code after which arguments stand on lines of their own
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """Identity of a comparison's picture.
+    """Picture of a comparison.
 
     Attributes:
-        label: Text for people, such as "scene 2026/4" or "photo.png (sha256 0123456789ab)".
         file: Path in the exported code and commands; not used for a scene.
         scene: Seed and index of a bundled scene; None: a file.
     """
 
-    label: str
     file: str
     scene: tuple[int, int] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedSetup:
-    """A pasted set-up.
+def exports(lvlm: LVLM, setup: Setup, picture: Picture, records: Any) -> dict[str, str]:
+    """Return what repeats a comparison, "python", "shell" and "notebook", and its table, "csv", "markdown" and "latex".
 
-    Attributes:
-        setup: The set-up, checked.
-        picture: Label of the picture it was made with; "" if it names none.
-        note: Differences that may change the answers here; "" if there are none.
-    """
-
-    setup: Setup
-    picture: str
-    note: str
-
-
-def as_json(setup: Setup, model: str, picture: str) -> str:
-    """Write a set-up as JSON for `from_json`; invisible characters are escaped.
+    Where no command line can hold the prompt, the commands are a comment with the reason.
 
     Args:
+        lvlm: The model, which fits the strategies.
         setup: The set-up.
-        model: Name of the model that answered.
-        picture: Label of the picture, which is not part of the set-up.
-    """
-    data = {"mmhall": __version__, "model": model, "picture": picture, "setup": setup.data()}
-    return printable(json.dumps(data, ensure_ascii=False, indent=2))
-
-
-def from_json(text: Any, model: str, owner_specs: Collection[str] = ()) -> LoadedSetup:
-    """Read a pasted set-up.
-
-    Args:
-        text: The pasted text.
-        model: Name of the model that answers here.
-        owner_specs: Specifications that the page's owner offers.
+        picture: The picture.
+        records: The column records, as a visitor sends them.
 
     Raises:
-        DataError: The text is not a set-up, or this page does not allow it.
+        OptionError: These are no column records.
     """
+    told = table.rows(records, lvlm.name)
+    made = replace(setup, strategies=tuple(_fit(lvlm, spec, setup.settings) for spec in setup.strategies))
     try:
-        data = _parse(text)
-        setup, _ = check_setup(data["setup"], owner_specs)
-    except RecursionError:
-        raise DataError(f"this is nested too deeply to be a set-up; expected {_SHAPE}") from None
-    except DataError:
-        raise
-    except MmhallError as error:
-        raise DataError(_short(f"this set-up cannot be used here: {error}", _LONGEST_ERROR)) from error
-    here = {"mmhall": __version__, "model": model}
-    differences = [
-        f"{field} {_clean_label(data[field])} (here: {_clean_label(now)})"
-        for field, now in here.items()
-        if data.get(field, now) != now
-    ]
-    note = f"made with {' and '.join(differences)}: its answers may differ" if differences else ""
-    return LoadedSetup(setup, _clean_label(data.get("picture", "")), note)
+        shell = command_line(made, lvlm.name, picture, lvlm.loading)
+    except PromptError as error:
+        shell = f"# {error}\n"
+    return {
+        "python": python_code(made, lvlm.name, picture, lvlm.loading),
+        "shell": shell,
+        "notebook": notebook(made, lvlm.name, picture, lvlm.loading),
+        "csv": table.as_csv(told),
+        "markdown": table.as_markdown(told),
+        "latex": table.as_latex(told),
+    }
 
 
 def python_code(setup: Setup, model: str, picture: Picture, loading: Mapping[str, Any] = _NONE) -> str:
-    """Write Python code that repeats a comparison.
+    """Write Python code that repeats a comparison and prints its answers.
 
     Args:
         setup: The set-up.
@@ -112,24 +79,24 @@ def python_code(setup: Setup, model: str, picture: Picture, loading: Mapping[str
         picture: The picture.
         loading: The other options of `mmhall.load`.
     """
-    drawn = picture.scene is not None
-    seed, index = picture.scene or (0, 0)
-    lines = [
-        "import mmhall",
-        *(["from mmhall.benchmarks.scenes import make_scene"] if drawn else []),
-        "",
-        f"lvlm = mmhall.load({', '.join([repr(model), *(f'{k}={v!r}' for k, v in loading.items())])})",
-        f"picture = make_scene({seed!r}, {index!r}).image" if drawn else f"picture = {picture.file!r}",
-        f"prompt = {setup.prompt!r}",
-        f"settings = {setup.settings!r}",
-        "strategies = [",
-        *(f"    {spec!r}," for spec in setup.strategies),
-        "]",
-        "for strategy in strategies:",
-        "    answer = lvlm.generate(picture, prompt, strategy, **settings)",
-        r'    print(f"{answer.strategy} ({answer.usage.seconds:.2f} s)\n{answer.text}\n")',
+    first, second = _code_cells(setup, model, picture, loading)
+    return f"{first}\n{second}print(comparison)\n"
+
+
+def notebook(setup: Setup, model: str, picture: Picture, loading: Mapping[str, Any] = _NONE) -> str:
+    """Write a Jupyter notebook that repeats a comparison and shows it, as JSON; arguments as in `python_code`."""
+    first, second = _code_cells(setup, model, picture, loading)
+    needs = "" if picture.scene else f" It needs the picture beside it, as {json.dumps(picture.file)}."
+    told = "A comparison of answers, made by the page of mmhall. Point at a word, or walk with the arrow keys."
+    code: dict[str, Any] = {"cell_type": "code", "metadata": {}, "execution_count": None, "outputs": []}
+    cells: list[dict[str, Any]] = [
+        {"id": "about", "cell_type": "markdown", "metadata": {}, "source": told + needs},
+        {"id": "model", **code, "source": first.rstrip()},
+        {"id": "comparison", **code, "source": f"{second}comparison"},
     ]
-    return "\n".join(lines) + "\n"
+    kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    data = {"cells": cells, "metadata": {"kernelspec": kernel}, "nbformat": 4, "nbformat_minor": 5}
+    return json.dumps(data, indent=1) + "\n"
 
 
 def command_line(setup: Setup, model: str, picture: Picture, loading: Mapping[str, Any] = _NONE) -> str:
@@ -162,81 +129,33 @@ def command_line(setup: Setup, model: str, picture: Picture, loading: Mapping[st
     return "".join(" ".join(map(_quote, command)) + "\n" for command in commands)
 
 
-def csv_text(setup: Setup, columns: Sequence[Column], present: Collection[str] | None, model: str) -> str:
-    """Write the figures of a comparison as CSV, one row for each column.
-
-    A cell that a spreadsheet would read as a formula (it starts with =, +, -, @, a tab or a carriage return) gets a
-    leading apostrophe.
-
-    Args:
-        setup: The set-up.
-        columns: The answers.
-        present: Objects in the picture; None: not known, and no object is supported or hallucinated.
-        model: Name of the model that answered.
-    """
-    file = io.StringIO(newline="")
-    rows = [
-        _row(column, columns[0], present, setup.absent) | {"prompt": setup.prompt, "model": model} for column in columns
-    ]
-    lines = csv.writer(file)
-    lines.writerow(rows[0] if rows else [])
-    lines.writerows([escape_formula(_utf8(cell)) for cell in row.values()] for row in rows)
-    return file.getvalue()
-
-
-def _row(
-    column: Column, first: Column, present: Collection[str] | None, absent: Collection[str] | None
-) -> dict[str, Any]:
-    answer, objects = column.answer, named_objects(column.text, present or ())
-    truth_known = present is not None
-    right, wrong = split_by_truth(objects, present, absent)
-    return {
-        "strategy": column.strategy,
-        "fitted strategy": "" if answer is None else answer.strategy,
-        "text": column.text,
-        "seconds": column.seconds,
-        "tokens": column.tokens,
-        "tokens per second": column.rate,
-        "time per token, ratio to the first": time_ratio(column, first),
-        "objects named": ", ".join(objects),
-        "supported": ", ".join(right) if truth_known else None,
-        "hallucinated": ", ".join(wrong) if truth_known else None,
-        "state": column.state,
-        "stopped by": "" if answer is None else answer.stopped_by,
-        "error": column.error,
-    }
-
-
-def _parse(text: Any) -> dict[str, Any]:
-    if not isinstance(text, str) or not text.strip():
-        raise DataError(f"there is no set-up; paste one such as {_SHAPE}")
-    if len(text) > LONGEST:
-        raise DataError(f"this has {len(text):,} characters; a set-up has at most {LONGEST:,}")
+def _fit(lvlm: LVLM, spec: str, settings: Mapping[str, Any]) -> str:
+    """Return a strategy with all its options in force; one that does not work with the model, as it was asked for."""
     try:
-        data = json.loads(text, parse_constant=_refuse_constant)
-    except ValueError as error:
-        raise DataError(_short(f"this is not JSON: {error}; expected {_SHAPE}", _LONGEST_ERROR)) from error
-    if not isinstance(data, dict) or "setup" not in data:
-        raise DataError(f"this is no set-up; expected {_SHAPE}")
-    fields = (*_PROVENANCE, "setup")
-    for field in data:
-        if field not in fields:
-            raise DataError(f"a set-up has {', '.join(fields)}, but no {_short(field, _LONGEST_LABEL)!r}")
-        if field in _PROVENANCE and not isinstance(data[field], str):
-            raise DataError(f'"{field}" of a set-up must be a text, got {_short(repr(data[field]), _LONGEST_LABEL)}')
-    return data
+        return str(make_recipe(lvlm.adapter, spec, settings).strategy)
+    except MmhallError:
+        return spec
 
 
-def _refuse_constant(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number")
-
-
-def _clean_label(text: str) -> str:
-    return _short(printable(" ".join(text.split())), _LONGEST_LABEL)
-
-
-def _short(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 1] + "…"
+def _code_cells(setup: Setup, model: str, picture: Picture, loading: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the code that loads the model and the picture, and the code that compares."""
+    drawn = picture.scene
+    opened = repr(picture.file) if drawn is None else f"make_scene({drawn[0]!r}, {drawn[1]!r}).image"
+    load = f"lvlm = mmhall.load({', '.join([repr(model), *(f'{k}={v!r}' for k, v in loading.items())])})"
+    first = [
+        "import mmhall",
+        *(["from mmhall.benchmarks.scenes import make_scene"] if drawn is not None else []),
+        "",
+        load,
+        f"picture = {opened}",
+    ]
+    truth = {name: list(names) for name in ("present", "absent") if (names := getattr(setup, name)) is not None}
+    named = [f"{name}={value!r}" for name, value in {**truth, **setup.settings}.items()]
+    arguments = ["picture", repr(setup.prompt), repr(list(setup.strategies)), "lvlm", *named]
+    line = f"comparison = mmhall.compare({', '.join(arguments)})\n"
+    if len(line) > _WIDTH:
+        line = "comparison = mmhall.compare(\n" + "".join(f"    {argument},\n" for argument in arguments) + ")\n"
+    return "\n".join(first) + "\n", line
 
 
 def _quote(word: str) -> str:
@@ -256,7 +175,3 @@ def _escape(letter: str) -> str:
     if letter in "\\'":
         return f"\\{letter}"
     return letter if letter.isprintable() else "".join(f"\\{byte:03o}" for byte in letter.encode())
-
-
-def _utf8(cell: Any) -> Any:
-    return cell.encode("utf-8", "backslashreplace").decode("utf-8") if isinstance(cell, str) else cell

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mmhall.benchmarks.report.results import Results as Results
     from mmhall.benchmarks.run.calls import bench as bench, open_run as open_run, register as register
     from mmhall.closed import Calibration as Calibration, calibrate as calibrate
+    from mmhall.comparison import Comparison as Comparison, compare as compare
     from mmhall.generation import custom_generate as custom_generate
     from mmhall.loading import load as load, wrap as wrap
     from mmhall.lvlm import LVLM as LVLM
@@ -32,6 +33,7 @@ _PUBLIC = {
     "Branch": "mmhall.strategies",
     "Calibration": "mmhall.closed",
     "Choice": "mmhall.answers",
+    "Comparison": "mmhall.comparison",
     "LVLM": "mmhall.lvlm",
     "Results": "mmhall.benchmarks.report.results",
     "Trace": "mmhall.analysis",
@@ -39,6 +41,7 @@ _PUBLIC = {
     "bench": "mmhall.benchmarks.run.calls",
     "by_model": "mmhall.options",
     "calibrate": "mmhall.closed",
+    "compare": "mmhall.comparison",
     "custom_generate": "mmhall.generation",
     "load": "mmhall.loading",
     "open_run": "mmhall.benchmarks.run.calls",
@@ -57,6 +60,7 @@ __all__ = [
     "Branch",
     "Calibration",
     "Choice",
+    "Comparison",
     "Results",
     "Session",
     "Strategy",
@@ -65,6 +69,7 @@ __all__ = [
     "bench",
     "by_model",
     "calibrate",
+    "compare",
     "custom_generate",
     "load",
     "open_run",

@@ -23,7 +23,7 @@ class Usage:
         new_tokens: New tokens, the end mark included.
         peak_bytes: Largest GPU memory allocated meanwhile; None on a CPU, and for a stream.
         prompt_reads: Prompt positions computed by the decoder, of all branches, padding included; in a batch, an equal
-            share. 0: not counted, as for a stream, a trace and a choice.
+            share. 0: not counted, as for a trace and a choice.
         passes: Passes of the decoder that read tokens of answers; in a batch, all of its passes.
         rows: Answer positions computed in these passes, of all branches and beams; in a batch, an equal share.
     """
@@ -107,6 +107,11 @@ class Answer:
         """Return the beginning of the text, the strategy, and how the answer ended, on one line."""
         ended = f"{len(self.token_ids)} tokens, {self.stopped_by}"
         return f"Answer({shorten(self.text, 44)!r}, {shorten(self.strategy, 24)}, {ended})"
+
+    def _repr_html_(self) -> str:
+        from mmhall.display.page import answer_html
+
+        return answer_html(self)
 
 
 @dataclass(frozen=True, slots=True)

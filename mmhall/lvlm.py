@@ -283,9 +283,10 @@ class LVLM(AnalysisMethods):
             inputs = self.adapter.inputs([make_request(image, prompt)])
 
         def write(streamer: BaseStreamer, turns: Turns) -> Answer:
-            job = recipe.job(self.adapter, inputs, streamer=streamer, pause=turns.pause)
-            tokens = run(job)
-            cost = Measurement(measured.seconds + turns.seconds)
+            with count_passes(measured.counted):
+                job = recipe.job(self.adapter, inputs, streamer=streamer, pause=turns.pause)
+                tokens = run(job)
+            cost = Measurement(measured.seconds + turns.seconds, counted=measured.counted)
             answer = build_answers(self.adapter, job.inputs, tokens, recipe, cost)[0]
             if turns.left:
                 return replace(answer, stopped_by="stopped")

@@ -115,6 +115,15 @@ def locate_words(tokenizer: Any, token_ids: Sequence[int]) -> tuple[str, list[tu
     return text, words
 
 
+def find_words(text: str) -> list[tuple[str, int]]:
+    """Return the words of a text, each with the index of its first character.
+
+    >>> find_words("A dog; the dog's ball.")
+    [('A', 0), ('dog', 2), ('the', 7), ("dog's", 11), ('ball', 17)]
+    """
+    return [(match.group(), match.start()) for match in _WORD.finditer(text)]
+
+
 def content_words(text: str) -> frozenset[str]:
     """Return the words of a text, in lower case, without function words.
 

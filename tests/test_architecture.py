@@ -18,7 +18,7 @@ FLOORS = (  # each imports from those before it only; modules of mmhall that are
     ("analysis", "closed"),
     ("lvlm", "clip", "detection", "similarity"),
     ("loading", "model_check", "results"),
-    ("fitting", "captioning"),
+    ("captioning", "comparison", "fitting"),
     ("decoders",),
     ("benchmarks", "lmms_eval"),
     ("demo",),

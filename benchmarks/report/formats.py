@@ -1,11 +1,16 @@
-"""The first screen of a report as text of a given width, and its table as Markdown or LaTeX."""
+"""The first screen of a report as text of a given width, and its table as Markdown, LaTeX or CSV."""
 
 from __future__ import annotations
 
+import csv
+import io
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
+from mmhall.benchmarks.evaluation import Cell
 from mmhall.benchmarks.report.summary import LEGEND, SIGNS, Entry, Head, Summary
+from mmhall.benchmarks.report.table import Evaluated
 
 WIDTH = 100
 _LONGEST = 28  # characters of a strategy in the first column; longer ones have a line of their own
@@ -66,6 +71,39 @@ def as_latex(summary: Summary) -> str:
     body = [" & ".join(heads) + r" \\ \midrule", *(" & ".join(row) + r" \\" for row in rows)]
     columns = "l" * len(heads)
     return "\n".join([rf"\begin{{tabular}}{{{columns}}}", r"\toprule", *body, r"\bottomrule", r"\end{tabular}"])
+
+
+def as_csv(evaluated: Evaluated) -> str:
+    """Format every evaluated figure as CSV, a line each, with its interval, its difference and p-values."""
+    lines = records(evaluated)
+    written = io.StringIO()
+    writer = csv.DictWriter(written, list(lines[0]) if lines else ["benchmark"])
+    writer.writeheader()
+    writer.writerows(lines)
+    return written.getvalue()
+
+
+def records(evaluated: Evaluated) -> list[dict[str, Any]]:
+    """Return every figure as a flat record: shares as fractions, differences from the baseline beside them."""
+    return [_record(cell) for _, evaluation in evaluated for cell in (*evaluation.cells, *evaluation.means)]
+
+
+def _record(cell: Cell) -> dict[str, Any]:
+    found = cell.difference
+    return {
+        "benchmark": cell.benchmark,
+        "group": cell.group,
+        "metric": cell.metric.name,
+        "strategy": cell.strategy,
+        "value": cell.estimate.value,
+        "low": cell.estimate.low,
+        "high": cell.estimate.high,
+        "difference": None if found is None else found.value,
+        "difference_low": None if found is None else found.low,
+        "difference_high": None if found is None else found.high,
+        "p": None if found is None else found.p,
+        "p_corrected": None if found is None else found.holm,
+    }
 
 
 def latex(text: str) -> str:

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from mmhall.benchmarks.report.capability import REMARK, capability_section
 from mmhall.benchmarks.report.examples import examples
+from mmhall.benchmarks.report.forest import draw_forest
 from mmhall.benchmarks.report.frontier_plot import draw_frontiers
-from mmhall.benchmarks.report.plots import draw_tables, plot_against_cost, plot_differences
+from mmhall.benchmarks.report.plots import draw_tables, plot_against_cost
 from mmhall.benchmarks.report.settings import setting_lines
-from mmhall.benchmarks.report.summary import LEGEND, SIGNS, Statement, Summary, summarise
+from mmhall.benchmarks.report.summary import LEGEND, SIGNS, by_strategy, summarise
 from mmhall.benchmarks.report.table import COST, Evaluated, cost_lines, remarks, sections
+from mmhall.benchmarks.report.templates import environment
 from mmhall.benchmarks.run.runs import Run
 from mmhall.files import atomic_path
 from mmhall.results.capability import Capability
-from mmhall.text import printable
 
 
 def write_page(
@@ -36,16 +34,12 @@ def write_page(
     Raises:
         OSError: The file cannot be written.
     """
-    environment = Environment(
-        loader=PackageLoader("mmhall.benchmarks.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=lambda value: printable(value) if type(value) is str else value,
-    )
     shown = [_page_data(run, evaluated, capabilities) for run, evaluated in runs]
     settings = setting_lines([run for run, _ in runs])
-    page = environment.get_template("page.html").render(
-        runs=shown, cost_columns=COST, settings=settings, legend=LEGEND, signs=SIGNS
+    page = (
+        environment()
+        .get_template("page.html")
+        .render(runs=shown, cost_columns=COST, settings=settings, legend=LEGEND, signs=SIGNS)
     )
     with atomic_path(path) as scratch:
         scratch.write_text(page, encoding="utf-8")
@@ -59,9 +53,8 @@ def _page_data(run: Run, evaluated: Evaluated, capabilities: Mapping[str, Capabi
     return {
         "setup": run.current_setup,
         "summary": summary,
-        "groups": _group_heads(summary),
-        "statements": _by_strategy(summary),
-        "forest": plot_differences(summary.leading),
+        "statements": by_strategy(summary),
+        "forest": draw_forest(summary.leading),
         "parts": run.parts,
         "sections": [*tables, *beside],
         "costs": cost_lines(evaluated),
@@ -70,16 +63,3 @@ def _page_data(run: Run, evaluated: Evaluated, capabilities: Mapping[str, Capabi
         "side_by_side": [*draw_frontiers(evaluated), *draw_tables(tables)],
         "examples": [(part.benchmark.name, chosen) for part in run.parts if (chosen := examples(run, part))],
     }
-
-
-def _group_heads(summary: Summary) -> list[tuple[str, int]]:
-    """Return the heads above the columns' names, each with its number of columns."""
-    places = [f"{head.benchmark} {head.group}".strip() for head in summary.heads]
-    return [(place, len(list(same))) for place, same in groupby(places)]
-
-
-def _by_strategy(summary: Summary) -> dict[str, list[Statement]]:
-    told: dict[str, list[Statement]] = {}
-    for one in summary.statements:
-        told.setdefault(one.strategy, []).append(one)
-    return told

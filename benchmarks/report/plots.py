@@ -1,9 +1,9 @@
-"""Plots of a run as SVG text: differences, quality against cost, and separate tables with one panel per metric."""
+"""Plots of a run as SVG text: quality against cost, and separate tables with one panel per metric."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,7 +11,6 @@ from matplotlib.ticker import FixedLocator
 
 from mmhall.benchmarks.evaluation import Cell
 from mmhall.benchmarks.report.sections import Section, column_name
-from mmhall.benchmarks.report.summary import Head
 from mmhall.benchmarks.report.table import Evaluated
 from mmhall.results.statistics import Estimate
 
@@ -54,31 +53,6 @@ def plot_against_cost(evaluated: Evaluated) -> str:
         shown = figure.axes[0].get_legend_handles_labels()
         figure.legend(*shown, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
     return to_svg(figure) if panels else ""
-
-
-def plot_differences(leading: Mapping[Head, Sequence[Cell]]) -> str:
-    """Plot each strategy's difference from the baseline with its interval, a panel for each head; "" without any."""
-    panels = {head: [cell for cell in cells if cell.difference is not None] for head, cells in leading.items()}
-    panels = {head: cells for head, cells in panels.items() if cells}
-    if not panels:
-        return ""
-    names = list(dict.fromkeys(cell.strategy for cells in panels.values() for cell in cells))
-    figure = Figure(figsize=(1.6 + 2.6 * len(panels), 1.2 + 0.26 * len(names)), layout="constrained")
-    for number, (head, cells) in enumerate(panels.items(), start=1):
-        axes, metric = figure.add_subplot(1, len(panels), number), cells[0].metric
-        axes.axvline(0, color="#767676", linewidth=1)
-        for cell in cells:
-            assert cell.difference is not None
-            found, scale, place = cell.difference, metric.scale, names.index(cell.strategy)
-            axes.plot([scale * found.low, scale * found.high], [place, place], color=COLOURS[0], linewidth=2)
-            axes.plot([scale * found.value], [place], "o", color=COLOURS[0], markersize=5)
-        axes.set_yticks(range(len(names)), names if number == 1 else [""] * len(names), fontsize=8)
-        axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.set_title(f"{head.benchmark} {head.group}", loc="left", fontsize=9)
-        better = f", {metric.better} is better" if metric.better else ""
-        axes.set_xlabel(f"Δ {column_name(metric)}{better}", fontsize=8)
-        axes.grid(alpha=0.3)
-    return to_svg(figure)
 
 
 def plot_table(section: Section) -> str:

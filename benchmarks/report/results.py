@@ -10,10 +10,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from mmhall.benchmarks.evaluation import Cell
 from mmhall.benchmarks.report.aggregate import aggregate
 from mmhall.benchmarks.report.capability import as_record
-from mmhall.benchmarks.report.formats import as_latex, as_markdown, as_text
+from mmhall.benchmarks.report.formats import as_csv, as_latex, as_markdown, as_text, records
 from mmhall.benchmarks.report.summary import Summary, make_summary, summarise
 from mmhall.benchmarks.report.table import Evaluated, as_data, events
 from mmhall.benchmarks.run.runs import Run
@@ -109,7 +108,11 @@ class Results:
 
     def to_records(self) -> list[dict[str, Any]]:
         """Return every figure as a flat record: shares as fractions, differences from the baseline beside them."""
-        return [_record(cell) for _, evaluation in self.evaluated for cell in (*evaluation.cells, *evaluation.means)]
+        return records(self.evaluated)
+
+    def to_csv(self) -> str:
+        """Return every figure as CSV, a line for each; see `to_records`."""
+        return as_csv(self.evaluated)
 
     def to_pandas(self) -> pandas.DataFrame:
         """Return every figure as a data frame, a line for each; see `to_records`.
@@ -186,24 +189,6 @@ def as_json(
     if len(runs) == 1:
         return as_data(evaluated, first.current_setup) | {"capability": as_record(first, capabilities)}
     return as_data(evaluated, first.current_setup | {"strategies": list(first.fitted)}) | {"aggregated": remarks}
-
-
-def _record(cell: Cell) -> dict[str, Any]:
-    found = cell.difference
-    return {
-        "benchmark": cell.benchmark,
-        "group": cell.group,
-        "metric": cell.metric.name,
-        "strategy": cell.strategy,
-        "value": cell.estimate.value,
-        "low": cell.estimate.low,
-        "high": cell.estimate.high,
-        "difference": None if found is None else found.value,
-        "difference_low": None if found is None else found.low,
-        "difference_high": None if found is None else found.high,
-        "p": None if found is None else found.p,
-        "p_corrected": None if found is None else found.holm,
-    }
 
 
 def _disagreements(run: Run, first: str | None, second: str | None) -> list[Disagreement]:

@@ -9,8 +9,9 @@ Controls   A gain over the baseline may be a control's, too: its sentence names 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Literal
 
 from mmhall.benchmarks.base import Benchmark, Metric
@@ -20,7 +21,7 @@ from mmhall.benchmarks.evidence.frontier import NAME as FRONTIER
 from mmhall.benchmarks.evidence.ticks import Control, Tick, is_equivalent, is_gain, is_loss
 from mmhall.benchmarks.report.design import detectable_remarks
 from mmhall.benchmarks.report.evidence import effect_text
-from mmhall.benchmarks.report.sections import cell_value, column_name, difference_text, number_text
+from mmhall.benchmarks.report.sections import cell_value, column_name, difference_text, number_text, p_value
 from mmhall.benchmarks.report.table import Evaluated, events
 from mmhall.benchmarks.run.runs import Run
 from mmhall.results.statistics import Difference
@@ -43,11 +44,18 @@ class Head:
         benchmark: Name of the benchmark; "" for the cost.
         group: Name of the group; "" for the cost.
         name: Name of the figure, with its unit.
+        metric: Name of the metric; "" for ticks and the cost.
     """
 
     benchmark: str
     group: str
     name: str
+    metric: str = ""
+
+    @property
+    def place(self) -> str:
+        """Benchmark and group; "" for the cost."""
+        return f"{self.benchmark} {self.group}".strip()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +67,14 @@ class Entry:
         long: The figure with its interval, and its difference from the baseline.
         mark: Whether it is better or worse than the baseline's.
         p: p-value of the difference, corrected if others were compared; None: no difference.
+        beside: What stands beside the figure: its difference from the baseline with that p-value, or its interval.
     """
 
     short: str
     long: str
     mark: Mark = ""
     p: float | None = None
+    beside: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +116,11 @@ class Summary:
     constant: tuple[str, ...]
     notes: tuple[str, ...]
 
+    @property
+    def places(self) -> list[tuple[str, int]]:
+        """Benchmark and group above the columns' names, each with its number of columns."""
+        return [(place, len(list(same))) for place, same in groupby(head.place for head in self.heads)]
+
 
 def summarise(run: Run, evaluated: Evaluated) -> Summary:
     """Return the first screen of a run.
@@ -134,11 +149,11 @@ def make_summary(
     columns: dict[Head, dict[str, Entry]] = {}
     leading: dict[Head, tuple[Cell, ...]] = {}
     for part, evaluation in evaluated:
-        for group, metric in leading_figures(part.benchmark, evaluation):
+        for group, metric in leading_figures(part.benchmark, evaluation.sizes):
             among = evaluation.means if group == MEAN else evaluation.cells
             cells = tuple(cell for cell in among if cell.group == group and cell.metric == metric)
             differs = group in part.benchmark.pairwise
-            head = Head(part.benchmark.name, group, f"{'Δ ' if differs else ''}{column_name(metric)}")
+            head = Head(part.benchmark.name, group, f"{'Δ ' if differs else ''}{column_name(metric)}", metric.name)
             columns[head] = {cell.strategy: _entry(cell, as_difference=differs) for cell in cells}
             if metric == part.benchmark.primary:
                 leading[head] = cells
@@ -160,28 +175,55 @@ def make_summary(
     )
 
 
-def main_group(benchmark: Benchmark, evaluation: Evaluation) -> str:
+def by_strategy(summary: Summary) -> dict[str, list[Statement]]:
+    """Return what the run says of each strategy."""
+    told: dict[str, list[Statement]] = {}
+    for one in summary.statements:
+        told.setdefault(one.strategy, []).append(one)
+    return told
+
+
+def main_group(benchmark: Benchmark, groups: Collection[str]) -> str:
     """Return the group that stands for a benchmark: a leading one, else the plotted, the last of a grid, or the first.
 
-    Groups without answers, and those that count strategies in pairs, are left out.
+    Args:
+        benchmark: The benchmark.
+        groups: Its groups with answers; those that count strategies in pairs are left out.
     """
     named = *(group for group, _ in benchmark.leading), benchmark.plotted, *reversed(benchmark.grid), *benchmark.groups
-    known = {cell.group for cell in evaluation.cells} - set(benchmark.pairwise)
-    return next((group for group in named if group in known), evaluation.cells[-1].group)
+    known = set(groups) - set(benchmark.pairwise)
+    return next((group for group in named if group in known), benchmark.groups[-1])
 
 
-def leading_figures(benchmark: Benchmark, evaluation: Evaluation) -> list[tuple[str, Metric]]:
-    """Return the groups and metrics that a report shows first, of those that have answers."""
-    if not evaluation.cells:
+def leading_figures(benchmark: Benchmark, groups: Collection[str]) -> list[tuple[str, Metric]]:
+    """Return the groups and metrics that a report shows first.
+
+    Args:
+        benchmark: The benchmark.
+        groups: Its groups with answers.
+    """
+    if not groups:
         return []
     by_name = {metric.name: metric for metric in benchmark.metrics if not metric.table}
-    if evaluation.means and main_group(benchmark, evaluation) not in {group for group, _ in benchmark.leading}:
+    group = main_group(benchmark, groups)
+    has_mean = sum(member in groups for member in benchmark.grid) > 1
+    if has_mean and group not in {leading for leading, _ in benchmark.leading}:
         return [(MEAN, by_name[name]) for name in benchmark.grid_metrics]
-    shown = {(cell.group, cell.metric.name) for cell in evaluation.cells}
-    group = main_group(benchmark, evaluation)
     usual = (group, benchmark.primary.name), *([(group, benchmark.trades)] if benchmark.trades else [])
-    declared = [place for place in benchmark.leading if place in shown]
-    return [(group, by_name[name]) for group, name in declared or usual if (group, name) in shown]
+    declared = [place for place in benchmark.leading if place[0] in groups and place[1] in by_name]
+    return [(group, by_name[name]) for group, name in declared or usual]
+
+
+def evaluate_first(run: Run) -> Evaluated:
+    """Evaluate what the first screen of a run shows, without the evidence: a small part of `Run.evaluate`."""
+    return run.evaluate(
+        lambda part: [
+            (group, metric.name)
+            for group, metric in leading_figures(
+                part.benchmark, {group for item in part.items for group in item.groups} or part.benchmark.groups
+            )
+        ]
+    )
 
 
 def ticks_text(row: Evidence) -> str:
@@ -263,7 +305,7 @@ def _comparisons(row: Evidence) -> list[tuple[Tick, str]]:
 def _weighed(benchmark: Benchmark, evaluation: Evaluation) -> list[Evidence]:
     if not evaluation.cells:
         return []
-    group = main_group(benchmark, evaluation)
+    group = main_group(benchmark, evaluation.sizes)
     return [row for row in evaluation.evidence if row.group == group]
 
 
@@ -310,12 +352,13 @@ def _entry(cell: Cell, *, as_difference: bool) -> Entry:
     difference, metric = cell.difference, cell.metric
     compared = "" if difference is None else difference_text(difference, metric)
     p = None if difference is None else difference.p if difference.holm is None else difference.holm
+    change = "" if difference is None else f"{difference.value * metric.scale:+.1f}"
+    level = "" if p is None else p_value(p)
     if as_difference:
-        shown = "" if difference is None else f"{difference.value * metric.scale:+.1f}"
-        return Entry(shown, compared, mark_of(cell), p)
-    text = cell_value(cell)
+        return Entry(change, compared, mark_of(cell), p, level)
+    text, value = cell_value(cell), number_text(cell.estimate.value, metric)
     long = f"{text}; {compared}" if compared else text
-    return Entry(number_text(cell.estimate.value, metric), long, mark_of(cell), p)
+    return Entry(value, long, mark_of(cell), p, f"{change}, {level}" if change else text.removeprefix(value).strip())
 
 
 def _costs(evaluated: Evaluated) -> dict[Head, dict[str, Entry]]:
@@ -346,5 +389,5 @@ def _detectable(evaluated: Evaluated) -> list[str]:
         text
         for part, evaluation in evaluated
         if evaluation.cells
-        for text in detectable_remarks(part, evaluation, main_group(part.benchmark, evaluation))
+        for text in detectable_remarks(part, evaluation, main_group(part.benchmark, evaluation.sizes))
     ]

@@ -7,7 +7,7 @@ the pictures, and several processes can share it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import version
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import mmhall
 from mmhall.benchmarks import benchmark as make_benchmark
-from mmhall.benchmarks.base import Benchmark, Item, Material, Source, digest_of
+from mmhall.benchmarks.base import Benchmark, Figures, Item, Material, Source, digest_of
 from mmhall.benchmarks.data.hub import remarks as hub_remarks
 from mmhall.benchmarks.evaluation import Evaluation
 from mmhall.benchmarks.evidence import GREEDY, SAMPLING, lineup_of
@@ -158,13 +158,17 @@ class Run:
             setup["benchmarks"][part.benchmark.name] |= {"spec": str(part.benchmark), "rule": part.benchmark.rule}
         return setup | ({"left_out": self.left_out} if self.left_out else {})
 
-    def evaluate(self) -> list[tuple[Part, Evaluation]]:
-        """Evaluate every benchmark on the items that all strategies have answered."""
-        return [(part, self._evaluate(part)) for part in self.parts]
+    def evaluate(self, only: Callable[[Part], Figures] | None = None) -> list[tuple[Part, Evaluation]]:
+        """Evaluate every benchmark on the items that all strategies have answered.
 
-    def _evaluate(self, part: Part) -> Evaluation:
+        Args:
+            only: The figures of a benchmark to estimate, and nothing else; None: everything, with the evidence.
+        """
+        return [(part, self._evaluate(part, None if only is None else only(part))) for part in self.parts]
+
+    def _evaluate(self, part: Part, only: Figures | None) -> Evaluation:
         lineup = lineup_of(self.strategies, self.rules(part))
-        return part.benchmark.evaluate(part.items, self.rows_without_paths(part), self.strategies, lineup)
+        return part.benchmark.evaluate(part.items, self.rows_without_paths(part), self.strategies, lineup, only)
 
     def rules(self, part: Part) -> dict[str, str]:
         """Return the decoding rule of each strategy: "greedy", "beam 5", "search of opera, 5 beams", or sampling.

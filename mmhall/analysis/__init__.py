@@ -18,11 +18,14 @@ if TYPE_CHECKING:
         first_answers as first_answers,
         gains_of_heads as gains_of_heads,
     )
+    from mmhall.analysis._following import Candidate as Candidate, Followed as Followed, follow_answer as follow_answer
     from mmhall.analysis._head_divergence import HeadDivergence as HeadDivergence, head_divergence as head_divergence
     from mmhall.analysis._head_effects import (
         head_influence as head_influence,
         head_logit_gains as head_logit_gains,
     )
+    from mmhall.analysis._heat_map import extent as extent, spread as spread
+    from mmhall.analysis._lens import Lens as Lens, read_lens as read_lens
     from mmhall.analysis._methods import AnalysisMethods as AnalysisMethods
     from mmhall.analysis._modality_dominance import (
         GROUPS as GROUPS,
@@ -70,8 +73,11 @@ else:
             "_explain": "explain_strategy",
             "_explanation": "Explanation",
             "_first_answers": "FirstAnswers OBJECTIVES first_answers gains_of_heads",
+            "_following": "Candidate Followed follow_answer",
             "_head_divergence": "HeadDivergence head_divergence",
             "_head_effects": "head_influence head_logit_gains",
+            "_heat_map": "extent spread",
+            "_lens": "Lens read_lens",
             "_methods": "AnalysisMethods",
             "_modality_dominance": "ModalityDominance GROUPS measure_dominance",
             "_saliency": "SaliencyProbe mark_informative mark_words",

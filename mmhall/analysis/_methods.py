@@ -8,12 +8,14 @@ from typing import Any
 from mmhall.adapters import Adapter, check_text
 from mmhall.analysis._explain import explain_strategy
 from mmhall.analysis._explanation import Explanation
+from mmhall.analysis._following import Followed, follow_answer
 from mmhall.analysis._head_divergence import HeadDivergence, head_divergence
+from mmhall.analysis._lens import Lens, read_lens
 from mmhall.analysis._modality_dominance import ModalityDominance, measure_dominance
 from mmhall.analysis._score import score
 from mmhall.analysis._trace import Trace
 from mmhall.analysis._tracing import trace_request
-from mmhall.answers import Uncertainty
+from mmhall.answers import Answer, Uncertainty
 from mmhall.errors import PromptError
 from mmhall.generation import Images, Prompt, make_recipe, make_request
 from mmhall.strategies import Strategy
@@ -64,6 +66,7 @@ class AnalysisMethods:
         *,
         layers: Sequence[int] | None = None,
         heads: Sequence[int] | None = None,
+        uncertainty: bool = False,
         **settings: Any,
     ) -> Trace:
         """Answer a prompt and record the attention of each token to the picture.
@@ -75,15 +78,61 @@ class AnalysisMethods:
                 decoded again for it, token by token.
             layers: 0-based decoder layers to record; None: all that attend to image tokens.
             heads: 0-based heads to record; None: all.
+            uncertainty: As in `generate`.
             **settings: As in `generate`; one sequence.
 
         Raises:
             OptionError: A layer or head does not exist or attends to no image token; several sequences.
             MmhallError: As in `generate`.
         """
-        return trace_request(
-            self.adapter, make_recipe(self.adapter, strategy, settings), image, prompt, layers, heads, self._facts()
+        recipe, facts = make_recipe(self.adapter, strategy, settings), self._facts()
+        return trace_request(self.adapter, recipe, image, prompt, layers, heads, facts, uncertainty=uncertainty)
+
+    def follow(
+        self,
+        image: Images,
+        prompt: Prompt,
+        answer: Answer,
+        *,
+        strategy: str | Strategy | None = None,
+        candidates: int = 5,
+    ) -> Followed:
+        """Follow an answer of this model token by token: where each token looked, and what was likely in its place.
+
+        The answer's tokens are forced, whatever its strategy would choose now, so that also a sampled, searched or
+        stopped answer is followed as it stands.
+
+        Args:
+            image: As in `generate`, when the answer was given.
+            prompt: As in `generate`.
+            answer: The answer.
+            strategy: The strategy that gave it; None: the one that it names.
+            candidates: Number of likely tokens at each of its tokens.
+
+        Raises:
+            MmhallError: As in `generate`.
+        """
+        recipe = make_recipe(
+            self.adapter, strategy or answer.strategy, {"max_new_tokens": max(1, len(answer.token_ids))}
         )
+        return follow_answer(self.adapter, recipe, image, prompt, answer, self._facts(), candidates)
+
+    def lens(self, image: Images, prompt: Prompt, layer: int, tokens: Sequence[int] = (), *, count: int = 3) -> Lens:
+        """Read the likeliest words at each image token off an inner layer of the plain model, by the logit lens.
+
+        Args:
+            image: As in `generate`; at least one picture.
+            prompt: As in `generate`.
+            layer: 0-based decoder layer.
+            tokens: Token ids whose probabilities to return at each image token.
+            count: Number of words at each image token.
+
+        Raises:
+            ModelError: The prompts of this model hold no image tokens.
+            OptionError: There is no such layer.
+            MmhallError: As in `generate`.
+        """
+        return read_lens(self.adapter, image, prompt, layer, tokens, count)
 
     def head_divergence(self, image: Images, prompt: Prompt, answer: str) -> HeadDivergence:
         """Measure how much each head's output depends on the picture, for each token of an answer.

@@ -165,10 +165,22 @@ class Trace:
             ModelError: The image tokens of this model family have no places.
             OptionError: As in `token_attention`; also if there is no such picture.
         """
-        self._check(picture)
-        if self.grid.finest(picture) == (0, 0):
-            raise ModelError("this model's image tokens have no place in the picture; see trace.image_attention")
-        return heat_map.spread(self.grid, picture, self.token_attention(token, **how))
+        return self.spread(self.token_attention(token, **how), picture=picture)
+
+    def spread(self, values: Tensor, *, picture: int = 0) -> Tensor:
+        """Return values of image tokens, (N,), as a map over a picture; result and errors as in `heatmap`."""
+        self._check_places(picture)
+        return heat_map.spread(self.grid, picture, values)
+
+    def box(self, *, picture: int = 0) -> tuple[float, float, float, float]:
+        """Return the part of a picture that its maps cover: left, top, right, bottom as fractions.
+
+        Raises:
+            ModelError: As in `heatmap`.
+            OptionError: There is no such picture.
+        """
+        self._check_places(picture)
+        return heat_map.extent(self.grid, picture)
 
     def overlay(self, token: int | Sequence[int], *, picture: int = 0, **how: Any) -> Image.Image:
         """Draw the heat map of a token over the picture; without a grid, a strip of the tokens below it.
@@ -236,6 +248,16 @@ class Trace:
         ]
         legend = "%: share of attention on the picture"
         return heat_map.sheet(cells or [(self.pictures[picture], "(no words)")], legend=legend)
+
+    def _repr_html_(self) -> str:
+        from mmhall.display.page import trace_html
+
+        return trace_html(self)
+
+    def _check_places(self, picture: int) -> None:
+        self._check(picture)
+        if self.grid.finest(picture) == (0, 0):
+            raise ModelError("this model's image tokens have no place in the picture; see trace.image_attention")
 
     def _check(self, picture: int) -> None:
         if picture not in range(len(self.pictures)):

@@ -62,43 +62,49 @@ class Mention:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Vocabulary:
     """Which phrases name which object.
 
     Attributes:
         table: Phrase in lower case to the name of its object; "" for no object.
-        longest: Number of words of the longest phrase.
-        starts: First words of the phrases.
+        longest: First word of phrases to the number of words of the longest of them.
     """
 
     table: Mapping[str, str]
-    longest: int
-    starts: frozenset[str] = field(init=False, repr=False)
+    longest: Mapping[str, int] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Collect the first words."""
-        object.__setattr__(self, "starts", frozenset(phrase.split(" ")[0] for phrase in self.table))
+        """Find the longest phrase of each first word."""
+        longest: dict[str, int] = {}
+        for words in (phrase.split(" ") for phrase in self.table):
+            longest[words[0]] = max(longest.get(words[0], 0), len(words))
+        object.__setattr__(self, "longest", longest)
 
     def mentions(self, text: str) -> list[Mention]:
         """Find every object named in a text, in order, with repeats; the seat of a toilet is no chair."""
-        words = [(m.group().lower(), m.start(), m.end()) for m in _WORD.finditer(text)]
-        mentioned: list[Mention] = []
-        at = 0
-        while at < len(words):
-            most = min(self.longest, len(words) - at) if words[at][0] in self.starts else 0
-            for length in range(most, 0, -1):
-                phrase = " ".join(word for word, _, _ in words[at : at + length])
-                if phrase in self.table:
-                    if name := self.table[phrase]:
-                        mentioned.append(Mention(name, words[at][1], words[at + length - 1][2]))
-                    at += length
-                    break
-            else:
-                at += 1
-        if any(m.name == "toilet" for m in mentioned):
-            mentioned = [m for m in mentioned if text[m.start : m.end].lower() not in ("seat", "seats")]
-        return mentioned
+        return list(_mentions(self, text))
+
+
+@lru_cache(maxsize=8192)  # a report counts a caption in several groups, whole and cut
+def _mentions(vocabulary: Vocabulary, text: str) -> tuple[Mention, ...]:
+    places = list(_WORD.finditer(text))
+    words = [place.group().lower() for place in places]
+    mentioned: list[Mention] = []
+    free = 0  # the first word that is no part of an earlier phrase
+    for at, word in enumerate(words):
+        if at < free or word not in vocabulary.longest:
+            continue
+        for end in range(min(at + vocabulary.longest[word], len(words)), at, -1):
+            name = vocabulary.table.get(" ".join(words[at:end]))
+            if name is not None:
+                if name:
+                    mentioned.append(Mention(name, places[at].start(), places[end - 1].end()))
+                free = end
+                break
+    if any(m.name == "toilet" for m in mentioned):
+        mentioned = [m for m in mentioned if text[m.start : m.end].lower() not in ("seat", "seats")]
+    return tuple(mentioned)
 
 
 def mentions(text: str) -> list[Mention]:
@@ -129,7 +135,7 @@ def vocabulary(words: Mapping[str, Sequence[str]], suppressed: Sequence[str] = (
         table.setdefault(phrase, "")
         table.setdefault(plural(phrase), "")
     table.pop("", None)
-    return Vocabulary(table, max(len(phrase.split()) for phrase in table))
+    return Vocabulary(table)
 
 
 def synonyms(name: str) -> list[str]:

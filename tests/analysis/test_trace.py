@@ -40,6 +40,13 @@ def traced(picture):
     return of
 
 
+def test_the_answer_of_a_trace_is_scored_if_asked_for(picture, traced):
+    lvlm, asked = LVLM(*built("llava")), {"max_new_tokens": LENGTH}
+    scored = lvlm.trace(picture, QUESTION, uncertainty=True, **asked).answer.uncertainty
+    assert scored == lvlm.generate(picture, QUESTION, uncertainty=True, **asked).uncertainty
+    assert traced("llava").answer.uncertainty is None
+
+
 def eager_rows(name, picture):
     """Return, for each layer with attention, the newest row of every step over all prompt positions."""
     model, processor = built(name)

@@ -17,7 +17,7 @@ from mmhall.benchmarks.run.runs import Run, make_benchmarks, make_strategies, re
 from mmhall.benchmarks.scenes import make_scene, write_scenes
 from mmhall.demo.compare import compare
 from mmhall.demo.serve import Address, serving
-from mmhall.demo.setups import setup
+from mmhall.demo.setups import read_setup
 from tests.cli.conftest import cli as cli
 from tests.demo.visitor import Visitor
 
@@ -89,7 +89,7 @@ def compared(embedded):
     def run(index, specs=("greedy", "vdd"), **told):
         scene = make_scene(2026, index)
         present = sorted({seen.name for seen in scene.objects})
-        made, methods = setup({"prompt": PROMPT, "strategies": list(specs), "max_new_tokens": 64, **told})
+        made, methods = read_setup({"prompt": PROMPT, "strategies": list(specs), "max_new_tokens": 64, **told})
         *_, columns = compare(embedded, scene.image, made.prompt, methods, **made.settings)
         return scene.image, made, columns, present
 

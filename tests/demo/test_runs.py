@@ -1,84 +1,36 @@
+"""Runs on the page: found and opened by name only, their first table as the report has it, and kept."""
+
 from __future__ import annotations
 
+import csv
 import html
+import io
 import os
 import re
 import shutil
 import sqlite3
-from dataclasses import replace
-from xml.etree import ElementTree
+from base64 import b64decode
+from contextlib import closing
+from threading import Thread
+from time import sleep
 
 import pytest
 
-from mmhall.benchmarks.data.vocabulary import mentions
+from mmhall.benchmarks.report.formats import as_latex, as_markdown, records
+from mmhall.benchmarks.report.summary import summarise
 from mmhall.benchmarks.report.table import cost_lines, remarks, sections
-from mmhall.benchmarks.rules.yesno import parse_strict
 from mmhall.benchmarks.run.runs import reopen
-from mmhall.demo.runs import (
-    CAUSES,
-    disagreements,
-    disagreements_html,
-    filters,
-    list_runs,
-    load,
-    no_runs_notice,
-    open_run,
-    overview,
-)
-from mmhall.errors import ImageError, RunError
+from mmhall.demo import runs
+from mmhall.demo.runs import Cache, list_runs, more_tables, open_run, view
+from mmhall.errors import RunError
 from tests.demo.conftest import STRATEGIES
 
 pytestmark = pytest.mark.slow
-
-EVERYTHING = 10_000
-CAPTION_TABLES = ("what needs no method", "by length", "hallucinated by position", "text")
 
 
 def text_of(markup):
     """What is read, blanks put together."""
     return " ".join(html.unescape(re.sub(r"<[^>]*>", " ", markup)).split())
-
-
-def answers(run, benchmark):
-    """Item to strategy to text."""
-    told = {}
-    for row in run.store.rows(benchmark):
-        told.setdefault(row.item, {})[row.strategy] = row.text
-    return told
-
-
-def items(run, benchmark):
-    return {item.id: item for part in run.parts if part.benchmark.name == benchmark for item in part.items}
-
-
-def recounted(run, benchmark):
-    """Contested objects of each item: name to whether it is there; counted without the code under test."""
-    counted = {}
-    for id_, texts in answers(run, benchmark).items():
-        item = items(run, benchmark)[id_]
-        if benchmark == "pope":
-            said = {parse_strict(text) == item.truth["label"] for text in texts.values()}
-            contested = {item.truth["object"]: item.truth["label"] == "yes"} if len(said) > 1 else {}
-        else:
-            named = [{m.name for m in mentions(text)} for text in texts.values()]
-            disputed = set.union(*named) - set.intersection(*named)
-            contested = {name: name in item.truth["objects"] for name in disputed}
-        if contested:
-            counted[id_] = contested
-    return counted
-
-
-def causes_of(item, contested):
-    absent = [name for name, there in contested.items() if not there]
-    if "label" in item.truth:
-        return {group for group in item.groups if absent}
-    return {item.truth["causes"].get(name, "random") for name in absent}
-
-
-def visibilities_of(item, contested):
-    present = [name for name, there in contested.items() if there]
-    how = item.truth["visibility"]
-    return {how if isinstance(how, str) else how[name] for name in present}
 
 
 class TestFinding:
@@ -129,7 +81,6 @@ class TestFinding:
 
     def test_no_folder_no_runs(self, tmp_path):
         assert list_runs(tmp_path) == list_runs(tmp_path / "nowhere") == []
-        assert "mmhall bench ... --out runs/first" in no_runs_notice()
 
 
 class TestOpening:
@@ -185,7 +136,7 @@ class TestOpening:
                 open_run(own_root, name)
             except RunError:
                 continue
-        assert opened == [str(own_root.resolve() / "first" / "run.sqlite")]
+        assert set(opened) == {str(own_root.resolve() / "first" / "run.sqlite")}
 
     def test_a_damaged_run_is_told_by_its_name(self, own_root):
         (own_root / "first" / "run.sqlite-wal").unlink(missing_ok=True)
@@ -195,234 +146,144 @@ class TestOpening:
         assert str(own_root) not in str(told.value)
 
 
-class TestOverview:
-    def test_figures_are_the_reports(self, run):
-        shown = text_of(overview(run))
+@pytest.fixture(scope="module")
+def full(runs_root):
+    """The whole evaluation of the run, as the report makes it."""
+    run = reopen(runs_root / "first")
+    with closing(run.store):
         evaluated = run.evaluate()
-        laid = sections(evaluated)
-        titles = {section.title.split(":")[0] for section in laid if not section.table}
-        assert {title for title in titles if "evidence" not in title} == {
-            "pope, accuracy in percent by setting; the mean of 3 counts each once",
-            "pope, F1 in percent by setting; the mean of 3 counts each once",
-            "pope random",
-            "pope popular",
-            "pope adversarial",
-            "chair equal mentions",
-            "chair equal length",
-            "chair captions",
-            *(f"chair captions, {table}" for table in CAPTION_TABLES),
+        yield run, evaluated, summarise(run, evaluated)
+
+
+def cells(shown):
+    """Each button of the first table: benchmark, group, metric, strategy, and its text."""
+    found = re.findall(
+        r'<button type="button" data-benchmark="(.*?)" data-group="(.*?)" data-metric="(.*?)" data-strategy="(.*?)"'
+        r"[^>]*>(.*?)</button>",
+        shown,
+    )
+    return {tuple(map(html.unescape, place)): text_of(text) for *place, text in found}
+
+
+class TestView:
+    def test_the_first_table_is_the_reports_without_its_evidence(self, runs_root, full):
+        *_, summary = full
+        own = open_run(runs_root, "first").summary
+        assert own.heads
+        left_out = {head.name for head in summary.heads if head not in own.heads}
+        assert left_out == {"ticks"}
+        for strategy, entries in own.lines.items():
+            theirs = dict(zip(summary.heads, summary.lines[strategy], strict=True))
+            assert [theirs[head] for head in own.heads] == list(entries)
+        assert own.leading == summary.leading
+        assert set(own.notes) == set(summary.notes)
+
+    def test_every_compared_figure_opens_its_items(self, runs_root):
+        own = open_run(runs_root, "first").summary
+        shown = cells(view(runs_root, "first")["html"])
+        expected = {
+            (head.benchmark, head.group, head.metric, strategy): entry
+            for strategy, entries in own.lines.items()
+            for head, entry in zip(own.heads, entries, strict=True)
+            if entry.p is not None
         }
-        for section in laid:
-            head = f"{section.title} strategy {' '.join(section.metrics)}"
-            lines = [
-                " ".join(
-                    [line.strategy, *(f"{v} {d}".strip() for v, d in zip(line.values, line.differences, strict=True))]
-                )
-                for line in section.lines
-            ]
-            assert " ".join(" ".join([head, *lines]).split()) in shown
+        assert set(shown) == set(expected)
+        assert {strategy for *_, strategy in shown} == set(STRATEGIES[1:])
+        assert ("pope", "adversarial", "accuracy", "vcd") in shown
+        for place, entry in expected.items():
+            assert shown[place].startswith(entry.short)
+            assert shown[place].endswith(entry.beside)
+
+    def test_downloads_are_the_results_formats(self, runs_root, full):
+        _, evaluated, _ = full
+        opened = open_run(runs_root, "first")
+        shown = view(runs_root, "first")["html"]
+        links = dict(re.findall(r'download="first\.(\w+)" href="data:text/plain;charset=utf-8;base64,([^"]*)"', shown))
+        texts = {end: b64decode(html.unescape(link)).decode() for end, link in links.items()}
+        assert texts["md"] == as_markdown(opened.summary)
+        assert texts["tex"] == as_latex(opened.summary)
+        lines = list(csv.DictReader(io.StringIO(texts["csv"])))
+        every = {(r["benchmark"], r["group"], r["metric"], r["strategy"]): r for r in records(evaluated)}
+        places = {(head.benchmark, head.group, head.metric) for head in opened.summary.heads if head.metric}
+        assert {(line["benchmark"], line["group"], line["metric"]) for line in lines} == places
+        for line in lines:
+            own = every[line["benchmark"], line["group"], line["metric"], line["strategy"]]
+            assert line == {name: "" if value is None else str(value) for name, value in own.items()}
+
+    def test_forest_and_tables_can_be_read_by_screen_readers(self, runs_root):
+        shown = view(runs_root, "first")["html"]
+        panels = open_run(runs_root, "first").summary.leading
+        assert shown.count('<svg role="img" aria-label="') == len(panels) * (len(STRATEGIES) - 1) > 0
+        assert re.search(r'<div class="scroll" tabindex="0" role="region" aria-label="[^"]+">\s*<table', shown)
+
+    def test_every_table_has_what_the_report_has(self, runs_root, full):
+        run, evaluated, summary = full
+        shown = text_of(more_tables(runs_root, "first")["html"])
+        for section in sections(evaluated):
+            assert " ".join(f"{section.title} strategy {' '.join(section.metrics)}".split()) in shown
+            for line in section.lines:
+                pairs = zip(line.values, line.differences, strict=True)
+                told = " ".join([line.strategy, *(f"{value} {difference}" for value, difference in pairs)])
+                assert " ".join(told.split()) in shown
         for cost in cost_lines(evaluated):
             assert " ".join(cost) in shown
-        for remark in remarks(evaluated, run.fitted):
-            assert " ".join(remark.split()) in shown
-
-    def test_tables_scroll_and_can_be_read_by_screen_readers(self, run):
-        shown = overview(run)
-        tables = len(sections(run.evaluate())) + 1
-        assert shown.count("<table>") == shown.count("<caption>") == tables
-        assert shown.count('class="mm-scroll" tabindex="0" role="region"') == tables
-        assert len(re.findall(r'<div class="mm-scroll"[^>]*>\s*<table>', shown)) == tables
-
-    def test_the_plot_is_a_drawing_with_words(self, run):
-        shown = overview(run)
-        drawing = re.search(r'<div role="img" aria-label="([^"]+)">(<svg.*?</svg>)', shown, re.DOTALL)
-        assert drawing[1].startswith("Quality against cost")
-        ElementTree.fromstring(drawing[2])
-        assert "<figcaption>" in shown
+        for text in (*remarks(evaluated, run.fitted), *summary.lead, *(one.text for one in summary.statements)):
+            assert " ".join(text.split()) in shown
 
     def test_a_run_without_answers_says_so(self, runs_root):
-        run = open_run(runs_root, "group/begun")
-        assert "No answers yet" in overview(run)
-        assert disagreements(run, "pope") == []
-        assert filters(run, "chair") == ((), ())
+        assert "No answers yet" in view(runs_root, "group/begun")["html"]
 
     def test_a_run_of_which_no_item_is_answered_by_all_shows_no_figures(self, own_root):
         run = reopen(own_root / "first")
-        with run.store.writing() as connection:
+        with closing(run.store), run.store.writing() as connection:
             connection.execute("delete from answers where strategy = 'vhr'")
-        shown = overview(run)
+        shown = view(own_root, "first")["html"]
         assert "No item is answered by all strategies yet" in shown
         assert "<svg" not in shown
-        assert disagreements(run, "pope") == []
 
     def test_what_a_run_holds_is_escaped(self, own_root):
         run = reopen(own_root / "first")
         evil = "<img src=x onerror=alert(1)>"
-        with run.store.writing() as connection:
+        with closing(run.store), run.store.writing() as connection:
             connection.execute("update setup set value = ? where key = 'model'", (f'"{evil}"',))
-            connection.execute("update answers set text = text || ' a cup ' || ?", (evil,))
-            connection.execute("update answers set text = ? where strategy = 'vcd'", (f"No fork {evil}",))
-        shown = overview(run) + disagreements_html(disagreements(run, "chair") + disagreements(run, "pope"))
+        shown = view(own_root, "first")["html"] + more_tables(own_root, "first")["html"]
         assert "<img src=x" not in shown
         assert html.escape(evil) in shown
 
-
-@pytest.mark.parametrize("benchmark", ["pope", "chair"])
-class TestDisagreements:
-    def test_all_that_differ_are_listed_and_nothing_else(self, disputed, benchmark):
-        listed = disagreements(disputed, benchmark, limit=EVERYTHING)
-        assert len(listed) > 3
-        counted = recounted(disputed, benchmark)
-        assert sorted(one.item for one in listed) == sorted(counted)
-        for one in listed:
-            item = items(disputed, benchmark)[one.item]
-            assert set(one.causes) == causes_of(item, counted[one.item])
-            assert set(one.visibilities) == visibilities_of(item, counted[one.item])
-
-    def test_filters_keep_what_they_say(self, disputed, benchmark):
-        counted = recounted(disputed, benchmark)
-        known = items(disputed, benchmark)
-        causes, visibilities = filters(disputed, benchmark)
-        assert set(causes) == {cause for id_, one in counted.items() for cause in causes_of(known[id_], one)}
-        assert set(visibilities) == {how for id_, one in counted.items() for how in visibilities_of(known[id_], one)}
-        assert causes
-        assert visibilities
-        assert list(causes) == [cause for cause in CAUSES if cause in causes]
-        for cause in ("any", *causes, "nonsense"):
-            for how in ("any", *visibilities, "nonsense"):
-                wanted = {
-                    id_
-                    for id_, one in counted.items()
-                    if cause in ("any", *causes_of(known[id_], one))
-                    and how in ("any", *visibilities_of(known[id_], one))
-                }
-                listed = disagreements(disputed, benchmark, cause, how, EVERYTHING)
-                assert {one.item for one in listed} == wanted
-
-    def test_everybodys_answer_is_told_in_full(self, disputed, benchmark):
-        told = answers(disputed, benchmark)
-        for one in disagreements(disputed, benchmark, limit=EVERYTHING):
-            said = {s: "".join(p.text for p in alike.pieces) for alike in one.answers for s in alike.strategies}
-            assert said == told[one.item]
-            assert len({tuple(p.text for p in alike.pieces) for alike in one.answers}) == len(one.answers)
-            assert one.answers[0].strategies[0] == "greedy"
-
-    def test_the_most_made_up_comes_first(self, disputed, benchmark):
-        counted = recounted(disputed, benchmark)
-        listed = disagreements(disputed, benchmark, limit=EVERYTHING)
-        made_up = [sum(not there for there in counted[one.item].values()) for one in listed]
-        assert made_up == sorted(made_up, reverse=True)
-        assert disagreements(disputed, benchmark, limit=2) == listed[:2]
-        assert disagreements(disputed, benchmark, limit=0) == disagreements(disputed, benchmark, limit=-1) == []
-
-    def test_cards_hold_a_button_each_and_a_picture_with_words(self, disputed, benchmark):
-        listed = disagreements(disputed, benchmark, limit=5)
-        shown = disagreements_html(listed)
-        buttons = re.findall(r'<button type="button" data-index="(\d+)" data-item="([^"]+)">', shown)
-        assert buttons == [(str(n), html.escape(one.item)) for n, one in enumerate(listed)]
-        alts = re.findall(r'<img src="data:image/jpeg;base64,[^"]+" alt="([^"]+)"', shown)
-        scenes = items(disputed, "chair")
-        assert alts == [f"Picture {one.picture}: {', '.join(scenes[one.picture].truth['objects'])}" for one in listed]
-        wrong = [piece for one in listed for alike in one.answers for piece in alike.pieces if piece.kind == "wrong"]
-        assert shown.count('<span class="mm-bad">') == len(wrong) + 1  # and the key to them
-        assert shown.count(" (wrong) </span>") == len(wrong) > 0
-
-    def test_an_item_without_its_picture_is_still_listed(self, own_root, benchmark):
+    def test_a_run_is_read_once_until_its_file_changes(self, own_root, monkeypatch):
+        opened = []
+        monkeypatch.setattr(runs, "reopen", lambda folder: opened.append(folder) or reopen(folder))
+        before = view(own_root, "first")
+        assert view(own_root, "first") == before
+        assert len(opened) == 1
         run = reopen(own_root / "first")
-        before = disagreements(run, benchmark, limit=3)
-        shutil.rmtree(own_root / "first" / "scenes")
-        after = disagreements(run, benchmark, limit=3)
-        assert [one.item for one in after] == [one.item for one in before]
-        assert {one.thumbnail for one in after} == {""}
-        assert disagreements_html(after).count("The picture is not at hand any more.") == len(before) > 1
-
-    def test_an_item_is_loaded_as_it_was_asked(self, disputed, benchmark):
-        first = disagreements(disputed, benchmark)[0]
-        loaded = load(disputed, benchmark, first.item)
-        part = next(part for part in disputed.parts if part.benchmark.name == benchmark)
-        item = items(disputed, benchmark)[first.item]
-        assert loaded.picture.mode == "RGB"
-        assert loaded.picture.size == (224, 224)
-        assert (loaded.prompt, loaded.max_new_tokens) == (item.prompt, part.benchmark.max_new_tokens)
-        assert loaded.present == tuple(items(disputed, "chair")[item.picture].truth["objects"])
-        assert set(loaded.strategies) == set(STRATEGIES)
-        assert loaded.strategies[0] == "greedy"
-        assert loaded.model == "embedded"
-
-    def test_a_picture_that_is_gone_is_told_without_its_path(self, own_root, benchmark):
-        run = reopen(own_root / "first")
-        item = disagreements(run, benchmark)[0].item
-        shutil.rmtree(own_root / "first" / "scenes")
-        with pytest.raises(ImageError, match="can no longer be shown: it does not exist") as told:
-            load(run, benchmark, item)
-        assert str(own_root) not in str(told.value)
+        with closing(run.store), run.store.writing() as connection:
+            connection.execute("update answers set text = 'No' where strategy = 'vhr' and benchmark = 'pope'")
+        assert view(own_root, "first") != before
+        assert len(opened) == 2
 
 
-def test_what_is_wrong_for_whom_and_what_is_left_out(disputed):
-    said = answers(disputed, "chair")
-    for one in disagreements(disputed, "chair", limit=EVERYTHING):
-        there = set(items(disputed, "chair")[one.item].truth["objects"])
-        named = {strategy: {m.name for m in mentions(text)} for strategy, text in said[one.item].items()}
-        for alike in one.answers:
-            own = named[alike.strategies[0]]
-            assert set(alike.wrong) == own - there
-            assert set(alike.missing) == (set.union(*named.values()) & there) - own
-    for one in disagreements(disputed, "pope", limit=EVERYTHING):
-        label = items(disputed, "pope")[one.item].truth["label"]
-        for alike in one.answers:
-            text = said_of(disputed, one.item, alike.strategies[0])
-            assert alike.wrong == (() if parse_strict(text) == label else ("the answer",))
-            assert alike.missing == ()
+def test_who_asks_for_what_is_being_computed_waits_for_it():
+    made = []
 
+    def make(key):
+        made.append(key)
+        sleep(0.05)
+        if key == "wrong":
+            raise RunError("no")
+        return [key]
 
-def said_of(disputed, item, strategy):
-    return answers(disputed, "pope")[item][strategy]
-
-
-@pytest.mark.parametrize(
-    ("benchmark", "said"),
-    [
-        ("chair", {"greedy": "A couch and a dog.", "vcd": "Puppies on a sofa.", "vhr": "One dog, one couch."}),
-        ("pope", {"greedy": "Yes", "vcd": "yes, there is.", "vhr": "**Yep**"}),
-    ],
-)
-def test_the_same_in_other_words_is_no_disagreement(own_root, benchmark, said):
-    run = reopen(own_root / "first")
-    with run.store.writing() as connection:
-        for strategy, text in said.items():
-            connection.execute(
-                "update answers set text = ? where benchmark = ? and strategy = ?", (text, benchmark, strategy)
-            )
-    assert disagreements(run, benchmark) == []
-
-
-def test_strategies_worth_comparing_go_first(own_root):
-    run = reopen(own_root / "first")
-    part = next(part for part in run.parts if part.benchmark.name == "pope")
-    item = part.items[0]
-    many = replace(run, strategies=("greedy", "beam", "vcd", "pai", "vaf", "vhr"))
-    label = item.truth["label"]
-    other = "No" if label == "yes" else "Yes"
-    with run.store.writing() as connection:
-        connection.execute("delete from answers where item = ?", (item.id,))
-        for strategy in many.strategies:
-            text = other if strategy in ("vaf", "vhr") else label
-            row = ("pope", item.id, strategy, text, "eos", 1, 0.1, 0, None, None)
-            connection.execute("insert into answers values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
-    assert load(many, "pope", item.id).strategies == ("greedy", "vaf", "vhr", "beam")
-
-
-def test_unknown_benchmarks_and_items_are_refused(run):
-    for ask in (disagreements, filters):
-        with pytest.raises(RunError, match="this run has no benchmark 'mme', only pope, chair"):
-            ask(run, "mme")
-    with pytest.raises(RunError, match=r"pope has no item '\.\./1' in this run"):
-        load(run, "pope", "../1")
-
-
-def test_nothing_to_list_says_why():
-    assert "agree on every item" in disagreements_html([])
-    told = text_of(disagreements_html([], "random", "faint"))
-    assert "disagree with cause “random” and visibility “faint”" in told
-    assert "visibility" not in disagreements_html([], "random")
-    assert "<b>" not in disagreements_html([], "<b>")
+    kept, found = Cache(make, 2), []
+    together = [Thread(target=lambda: found.append(kept("a"))) for _ in range(3)]
+    for one in together:
+        one.start()
+    for one in together:
+        one.join()
+    assert (made, found) == (["a"], [["a"]] * 3)
+    for _ in range(2):
+        with pytest.raises(RunError):
+            kept("wrong")
+    assert made == ["a", "wrong", "wrong"]
+    for key in ("b", "c", "a"):
+        assert kept(key) == [key]
+    assert made[3:] == ["b", "c", "a"]

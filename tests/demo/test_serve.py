@@ -17,9 +17,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from mmhall.demo.events import MODEL_QUEUE, PAGE_QUEUE
-from mmhall.demo.page import page
+from mmhall.demo.app import MODEL_QUEUE, PAGE_QUEUE, make_page
 from mmhall.demo.serve import Address, serving
+from mmhall.demo.state import AppState
 from mmhall.errors import ModelError, OptionError
 from tests.demo.visitor import Visitor
 
@@ -61,19 +61,29 @@ def test_who_must_log_in_does(room_kept):
         for path in (
             "config",
             "gradio_api/info",
-            "gradio_api/file=/etc/passwd",
             "gradio_api/queue/data?session_hash=x",
         ):
             assert get(url + path).status_code == 401, path
+        assert get(url + "gradio_api/file=/etc/passwd").status_code == 403
         join = {"fn_index": 0, "data": [], "session_hash": "x"}
         assert post(url + "gradio_api/queue/join", json=join).status_code == 401
-        assert post(url + "gradio_api/run/predict", json=join).status_code == 401
+        assert post(url + "gradio_api/call/about", json={"data": []}).status_code == 401
+        assert post(url + "gradio_api/mcp/", json={}).status_code in (401, 404)
         assert post(url + "gradio_api/upload", files={"files": b"x"}).status_code == 401
         for wrong in ({"username": "me", "password": "wrong"}, {"username": "you", "password": "secret"}):
             assert post(url + "login", data=wrong).status_code == 400
         with httpx.Client(base_url=url, timeout=60) as somebody:
+            for page in ("", "api"):
+                assert 'name="password"' in somebody.get(page).text
             assert somebody.post("login", data={"username": "me", "password": "secret"}).status_code == 200
             assert somebody.get("config").status_code == 200
+            path = somebody.post("gradio_api/upload", files={"files": b"x"}).json()[0]
+            assert somebody.get(f"gradio_api/file={path}").status_code == 200
+            assert get(f"{url}gradio_api/file={path}").status_code == 401
+            for page in ("", "api"):
+                assert 'name="password"' not in somebody.get(page).text
+        forged = {f"access-token-{name}": "x" for name in ("", "unsecure-", "None")}
+        assert 'name="password"' in get(url, cookies=forged).text
 
 
 def test_a_port_that_is_taken_is_refused():
@@ -87,41 +97,25 @@ def test_the_page_is_private_unless_told_otherwise():
     assert (Address().host, Address().share, Address().auth) == ("127.0.0.1", False, None)
 
 
-def test_what_needs_the_model_stands_in_one_queue(room_kept):
-    functions = page(Future()).fns.values()
-    queue = MODEL_QUEUE["concurrency_id"]
-    waiting = {one.api_name: one.concurrency_limit for one in functions if one.concurrency_id == queue}
-    assert waiting == dict.fromkeys(("pick", "answer", "answer_1", "compare", "probe"), 1)
-
-
-def test_what_takes_a_while_without_the_model_stands_in_another_queue(room_kept):
-    functions = page(Future()).fns.values()
-    waiting = {
-        one.api_name.rstrip("_0123456789") for one in functions if one.concurrency_id == PAGE_QUEUE["concurrency_id"]
-    }
-    assert {"show", "sift", "fit", "draw"} <= waiting
-    assert {one.concurrency_limit for one in functions if one.concurrency_id == PAGE_QUEUE["concurrency_id"]} == {2}
-
-
-def load_events(visitor):
-    """Post what the browser does when the page is opened; returns the outputs by their components' numbers."""
+def queues(tmp_path):
+    """The names of functions, by the queue in which they wait and how many run at once."""
+    blocks, _ = make_page(AppState(Future(), tmp_path), tmp_path)
     found = {}
-    for event in visitor.config["dependencies"]:
-        if not any(name == "load" for _, name in event["targets"]):
-            continue
-        values = {one["id"]: one["props"].get("value") for one in visitor.config["components"]}
-        data = [values[number] for number in event["inputs"]]
-        assert not event["queue"]
-        told = {"fn_index": event["id"], "data": data, "session_hash": visitor.session}
-        reply = visitor.http.post("gradio_api/run/predict", json=told)
-        assert reply.status_code == 200, reply.text
-        found |= dict(zip(event["outputs"], reply.json()["data"], strict=True))
+    for function in blocks.fns.values():
+        found.setdefault((function.concurrency_id, function.concurrency_limit), set()).add(function.api_name)
     return found
 
 
-def part(visitor, elem_id):
-    (number,) = [one["id"] for one in visitor.config["components"] if one["props"].get("elem_id") == elem_id]
-    return number
+def test_functions_wait_for_what_they_need_only(room_kept, tmp_path):
+    found = queues(tmp_path)
+    model = found.pop(tuple(MODEL_QUEUE.values()))
+    assert model == {"compare", "gaze", "gaze_heads", "saliency", "lens", "probe"}
+    assert MODEL_QUEUE["concurrency_limit"] == 1
+    assert {"run", "items", "item", "exports"} <= found.pop(tuple(PAGE_QUEUE.values()))
+    assert found.pop(("tables", 1)) == {"tables"}
+    ((limit, quick),) = [(limit, names) for (_, limit), names in found.items()]
+    assert limit is None
+    assert {"about", "stop", "judge", "presets", "options", "receive"} == quick
 
 
 def test_nobody_waits_for_a_model_that_is_being_loaded(room_kept, embedded):
@@ -129,31 +123,33 @@ def test_nobody_waits_for_a_model_that_is_being_loaded(room_kept, embedded):
     with serving(model, Address(port=0)) as url, ExitStack() as stack:
         visitors = [stack.enter_context(Visitor(url)) for _ in range(12)]
         with ThreadPoolExecutor(len(visitors)) as pool:
-            told = list(pool.map(load_events, visitors))
-        timers = [one["id"] for one in visitors[0].config["components"] if one["type"] == "timer"]
+            told = list(pool.map(lambda somebody: somebody.call("about").value, visitors))
         for one in told:
-            assert all(one[timer]["active"] for timer in timers)
-            assert "M parameters" not in json.dumps(one)
-        choose = visitors[0].event("choose")["id"]
-        assert "still being loaded" in visitors[0].ask(choose, [["vdd"], "vcd"]).error
+            assert one["model"]["state"] == "loading"
+            assert [entry["name"] for entry in one["groups"][0]["strategies"]][:2] == ["greedy", "vcd"]
+        assert "still being loaded" in visitors[0].call("options", "vcd").error
         assert get(url).status_code == 200
-        assert get(url + "config").status_code == 200
+        event = visitors[1].join(
+            visitors[1].number("compare"), [{"scene": 4}, "What?", ["greedy"], {"max_new_tokens": 2}]
+        )
         model.set_result(embedded)
-        one = load_events(visitors[7])
-        assert not any(one[timer]["active"] for timer in timers)
-        assert "M parameters" in one[part(visitors[7], "model")]
-        for column in range(1, 5):
-            assert ["opera", "opera"] in one[part(visitors[7], f"strategy-{column}")]["choices"]
+        (reply,) = visitors[1].wait(event.json()["event_id"])
+        assert reply.value["columns"][0]["tokens"] == 2  # waited for the model
+        one = visitors[7].call("about").value
+        assert one["model"]["state"] == "ready"
+        assert "opera" in json.dumps(one["groups"])
 
 
 def test_a_model_that_cannot_be_loaded_is_told(room_kept):
     model = Future()
     with serving(model, Address(port=0)) as url, Visitor(url) as somebody:
         model.set_exception(ModelError("/home/me/secret: no such folder"))
-        told = load_events(somebody)
-        assert "could not be loaded" in told[part(somebody, "model")]
-        assert "secret" not in json.dumps(told)
-        assert "could not be loaded" in somebody.ask(somebody.event("choose")["id"], [["vdd"], "vcd"]).error
+        told = somebody.call("about").value
+        assert (told["model"]["state"], "could not be loaded" in told["model"]["error"]) == ("failed", True)
+        for name, data in (("options", ["vcd"]), ("compare", [{"scene": 4}, "What?", ["greedy"], None]), ("runs", [])):
+            reply = somebody.call(name, *data)
+            assert "could not be loaded" in reply.error
+            assert "secret" not in reply.raw
 
 
 @pytest.mark.parametrize("host", ["::1", "[::1]"])
@@ -177,7 +173,7 @@ def test_the_owner_sees_what_was_told_as_not_found(room_kept, caplog):
     with serving(Future(), Address(port=0)) as url:
         join = {"fn_index": 99999, "data": [], "session_hash": "x"}
         assert post(url + "gradio_api/queue/join", json=join).status_code == 404
-    (record,) = [record for record in caplog.records if record.name == "mmhall.demo.wire"]
+    (record,) = [record for record in caplog.records if record.name == "mmhall.demo.guard"]
     assert record.exc_info
     assert record.levelname == "ERROR"
 
@@ -217,7 +213,9 @@ def test_the_command_opens_a_page_before_it_imports_torch_and_leaves_nothing(tmp
         assert found
         url, port = found[1], int(found[2])
         assert get(url).status_code == 200
-        assert len(get(url + "config").json()["components"]) > 50
+        with Visitor(url) as somebody:
+            assert somebody.call("about").value["model"]["state"] == "loading"
+            assert somebody.call("presets", {"picture": {"scene": 4}}).error is None
         running.stdin.write("\n")
         running.stdin.flush()
         assert running.stdout.readline() == "[]\n"

@@ -45,27 +45,29 @@ class Visitor:
     def __exit__(self, *_):
         self.http.close()
 
-    def events(self, name: str) -> list[int]:
-        """The numbers of all events of a name; those of one function are told apart by an underscore and a number."""
-        found = [one for one in self.config["dependencies"] if one["api_name"].rstrip("0123456789").rstrip("_") == name]
-        assert found, name
-        return [one["id"] for one in found]
+    def number(self, name: str) -> int:
+        """The number of the function of a name."""
+        (found,) = [one["id"] for one in self.config["dependencies"] if one["api_name"] == name]
+        return int(found)
 
-    def event(self, name: str) -> dict[str, Any]:
-        """The one event that has exactly this name."""
-        (found,) = [one for one in self.config["dependencies"] if one["api_name"] == name]
-        return found
+    def call(self, name: str, *data: Any) -> Reply:
+        """Call a function, and wait for the end."""
+        return self.ask(self.number(name), list(data))
 
-    def join(self, event: int, data: Any, event_data: Any = None) -> httpx.Response:
+    def calls(self, name: str, requests: Iterable[list[Any]]) -> list[Reply]:
+        """Call a function several times, a few at once."""
+        return self.asks((self.number(name), one) for one in requests)
+
+    def join(self, event: int, data: Any) -> httpx.Response:
         """Stand in the queue; what is sent need not be valid JSON for Python's strict readers."""
-        told = {"fn_index": event, "data": data, "event_data": event_data, "session_hash": self.session}
+        told = {"fn_index": event, "data": data, "session_hash": self.session}
         return self.http.post(
             "gradio_api/queue/join", content=json.dumps(told), headers={"content-type": "application/json"}
         )
 
-    def ask(self, event: int, data: Any, event_data: Any = None) -> Reply:
+    def ask(self, event: int, data: Any) -> Reply:
         """Stand in the queue, and wait for the end."""
-        (reply,) = self.asks([(event, data, event_data)])
+        (reply,) = self.asks([(event, data)])
         return reply
 
     def asks(self, requests: Iterable[tuple[Any, ...]]) -> list[Reply]:

@@ -21,10 +21,10 @@ from mmhall.benchmarks.rules.yesno import tally
 from mmhall.benchmarks.run.runs import reopen, start
 from mmhall.benchmarks.run.samples import COLUMNS, flatten, samples
 from mmhall.benchmarks.scenes import write_scenes
-from mmhall.demo.compare import Column
-from mmhall.demo.rendering import notice
-from mmhall.demo.runs import disagreements, disagreements_html, overview
-from mmhall.demo.view import columns_html
+from mmhall.demo.run_items import items
+from mmhall.demo.runs import more_tables, view
+from mmhall.display.page import marked
+from mmhall.display.records import Truth, text_record
 from mmhall.errors import ImageError, PromptError
 from mmhall.images import open_image
 from mmhall.lvlm import LVLM
@@ -193,15 +193,15 @@ def markup(folder):
     with pytest.raises(ImageError) as refused:
         open_image(folder / name)
     run = run_of(folder, [f"No {text}" for text in HOSTILE], failure=str(refused.value))
-    shown = [page_of(run, folder), overview(run)]
-    shown.append(disagreements_html(disagreements(run, "pope")))
-    columns = [Column(text, "failed", text, error=text) for text in (*HOSTILE, str(refused.value))]
-    shown += [columns_html(columns, embedded().processor.tokenizer, {"dog"}), notice(*HOSTILE[:2])]
+    run.store.close()
+    shown = [page_of(reopen(folder / "run"), folder), items(folder, "run", "pope", "random", "accuracy", "vcd")["html"]]
+    shown.append("".join(str(marked(text_record(text, text, Truth(["dog"])))) for text in HOSTILE))
+    shown += [view(folder, "run")["html"], more_tables(folder, "run")["html"]]
     for page in shown:
         seen = Tags(page)
         assert not seen.run
         assert "bold** 49" not in page
-    for page in (shown[0], shown[2], shown[3]):
+    for page in shown[:3]:
         assert html.escape(HOSTILE[0]) in page
 
 

@@ -46,7 +46,11 @@ def test_a_shared_prefix_is_read_once(embedded, pictures):
     assert shared < 0.6
 
 
-def test_streams_are_not_counted(embedded, pictures):
-    stream = embedded.stream(pictures[0], PROMPT, max_new_tokens=2)
-    list(stream)
-    assert (stream.answer.usage.passes, stream.answer.usage.rows, stream.answer.usage.prompt_reads) == (0, 0, 0)
+def test_streams_that_take_turns_count_their_own_passes(embedded, pictures):
+    streams = {name: embedded.stream(pictures[0], PROMPT, name, max_new_tokens=4) for name in ("greedy", "vcd")}
+    while [name for name, stream in streams.items() if stream.step() is not None]:
+        pass
+    for name, stream in streams.items():
+        alone = embedded.generate(pictures[0], PROMPT, name, max_new_tokens=4).usage
+        told = stream.answer.usage
+        assert (told.passes, told.rows, told.prompt_reads) == (alone.passes, alone.rows, alone.prompt_reads)

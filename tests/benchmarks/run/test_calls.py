@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 from dataclasses import dataclass
@@ -63,13 +65,17 @@ def test_tables_hold_every_figure(results):
     assert max(map(len, results.table().splitlines())) <= 100
     assert results.table(80) != results.table()
     assert results._repr_html_().startswith("<pre>")
+    lines = list(csv.DictReader(io.StringIO(results.to_csv())))
+    assert lines == [{k: "" if v is None else str(v) for k, v in one.items()} for one in results.to_records()]
 
 
 def test_the_page_opens_with_the_table_and_folds_the_rest(results, tmp_path):
     page = results.report(tmp_path / "page.html").read_text(encoding="utf-8")
     first, _, rest = page.partition("<details>")
     assert first.count("<table") == 1
-    assert first.count("<svg") == 2
+    drawn = [cell for cells in results.summary.leading.values() for cell in cells if cell.difference is not None]
+    assert first.count("<circle") == len(drawn) > 0
+    assert first.count("<figure") == 1
     assert "no strategy is shown to be better than greedy" in first
     assert page.count("<details>") == page.count("</details>") > 10
     assert "chair captions: 3 items" in rest

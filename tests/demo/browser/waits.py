@@ -1,8 +1,8 @@
 """Measure how long a visitor waits: python -m tests.demo.browser.waits.
 
 The page is started as people start it, and driven in a headless Chromium. Prints, as median and range over some starts
-or clicks: from the command to a page that answers, to a loaded model, and from a click on Run to the first text and to
-the last word of two and of four columns.
+or clicks: from the command to a page that answers, to a loaded model, from a click on Run to the first text and to the
+last word of two and of four columns, and from the last of 15 words passed within 1.5 s to its map.
 """
 
 from __future__ import annotations
@@ -20,8 +20,28 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 STARTS, CLICKS = 3, 7
-FIRST = "() => [...document.querySelectorAll('#answers .mm-answer')].some(one => one.innerText.trim())"
-LAST = "count => document.querySelectorAll('#answers .mm-column.mm-is-done').length === count"
+COLUMNS = ("greedy", "vdd", "vcd", "vhr")
+RUN = """async () => {
+  const {state} = await import("./static/page.js"), began = performance.now();
+  const until = async there => {
+    while (!there()) await new Promise(done => setTimeout(done, 5));
+    return (performance.now() - began) / 1000;
+  };
+  document.getElementById("run").click();
+  return [await until(() => state.records.some(record => record.text)), await until(() => !state.running)];
+}"""
+HOVER = """async () => {
+  const words = [...document.querySelectorAll(".mm-word")].slice(0, 15);
+  const pause = time => new Promise(done => setTimeout(done, time));
+  for (const word of words) {
+    await pause(100);
+    word.dispatchEvent(new PointerEvent("pointerover", {bubbles: true}));
+  }
+  const began = performance.now();
+  while (!document.getElementById("caption").textContent.startsWith(`“${words.at(-1).textContent}”`)) await pause(1);
+  await new Promise(requestAnimationFrame);
+  return (performance.now() - began) / 1000;
+}"""
 
 
 def told(what: str, seconds: Sequence[float]) -> None:
@@ -45,18 +65,14 @@ def started() -> tuple[subprocess.Popen[str], str, float, float]:
     return process, url, page, time.perf_counter() - began
 
 
-def clicked(page: Page, count: int) -> tuple[float, float]:
+def clicked(page: Page, count: int, number: int) -> tuple[float, float]:
     """Press Run on another scene; returns seconds to the first text and to the last word."""
-    page.locator("#count").get_by_role("radio", name=str(count), exact=True).check()
-    number = int(page.evaluate("() => window.tried = (window.tried || 0) + 1")) % 8
-    page.locator("#scenes button").nth(number).click()
-    page.wait_for_timeout(500)  # the picture is there, and the answers to the last one are gone
-    began = time.perf_counter()
-    page.get_by_role("button", name="Run", exact=True).click()
-    page.wait_for_function(FIRST)
-    first = time.perf_counter() - began
-    page.wait_for_function(LAST, arg=count)
-    return first, time.perf_counter() - began
+    load = "setup => import('./static/page.js').then(({load}) => load(setup))"
+    page.evaluate(load, {"picture": {"scene": number}, "strategies": COLUMNS[:count]})
+    page.wait_for_timeout(500)  # the picture is there, and nobody is busy
+    first, last = page.evaluate(RUN)
+    page.wait_for_timeout(1500)  # the maps have come
+    return first, last
 
 
 def main() -> None:
@@ -77,11 +93,12 @@ def main() -> None:
         )
         visitor = browser.new_page()
         visitor.goto(url)
-        visitor.wait_for_selector("#run")
+        visitor.wait_for_selector("#presets button")
         for count in (2, 4):
-            waits = [clicked(visitor, count) for _ in range(CLICKS)]
+            waits = [clicked(visitor, count, number) for number in range(CLICKS)]
             told(f"from a click to the first text, {count} columns", [first for first, _ in waits])
             told(f"from a click to the last word, {count} columns", [last for _, last in waits])
+        told("from the 15th word passed to its map", [visitor.evaluate(HOVER) for _ in range(CLICKS)])
         browser.close()
     process.terminate()
     process.wait()

@@ -107,6 +107,15 @@ def test_of_equally_supported_tokens_the_models_own_best_comes_first():
         torch.testing.assert_close(scores[0, 0], scores[0, 2])
 
 
+def test_a_listener_follows_rows_whose_descriptions_go_on():
+    """Row 0 has left after the first step: what follows counts for row 1."""
+    listener = Listener("min", [])
+    said = torch.zeros(2, 1, dtype=torch.long)
+    listener(Step(torch.tensor([FIRST, FIRST]).log(), (), said[:, :0]))
+    listener(Step(torch.tensor([SECOND]).log(), (), said[1:], owners=torch.tensor([1])))
+    torch.testing.assert_close(listener.support().exp(), torch.tensor([FIRST, [0.6, 0.3, 0.6]]))
+
+
 def test_a_listener_holds_two_numbers_a_token_at_most_whatever_the_length_and_stops_at_each_rows_end():
     """Row 1 ends with the token 7 at step 3: the 60 distributions after it count for row 0 alone."""
     torch.manual_seed(0)

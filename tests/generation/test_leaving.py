@@ -191,6 +191,10 @@ def test_a_processor_that_holds_the_prompts_keeps_all_rows(monkeypatch):
     assert count.rows == len(REQUESTS) * (max(map(len, found)) - 1)
 
 
-def test_penalties_and_cut_offs_go_row_by_row():
-    settings = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 20, "repetition_penalty": 1.3}
-    check(ours("llava"), "vdd", copies=2, **settings)
+DRAWN = {"do_sample": True, "temperature": 0.7, "top_p": 0.9, "top_k": 20}
+
+
+@pytest.mark.parametrize("settings", [{}, DRAWN], ids=["greedy", "drawn"])
+def test_penalties_and_cut_offs_go_row_by_row(settings):
+    """The penalty leaves out the padding of each prompt, which it holds by row."""
+    check(ours("llava"), "vdd", copies=2, repetition_penalty=1.3, **settings)

@@ -53,10 +53,10 @@ export function foot(record) {
   if (ENDS[ended]) say(ENDS[ended], "warn", OPEN);
   if (verdict) judge(verdict, say);
   else if (objects && record.words) {
-    const {made_up: made, unknown, named, missing} = objects, clean = ended === "done";
+    const {made_up: made, unknown, named, missing} = objects, clean = ended === "done" && !unknown.length;
     if (known != null) {
       if (made.length) say(`${made.length} made up: ${made.join(", ")}`, "bad");
-      else say(clean ? "nothing made up" : "nothing made up so far", clean ? "good" : "");
+      else say(clean ? "nothing made up" : unknown.length ? "none known to be made up" : "nothing made up so far", clean ? "good" : "");
       say(`named ${named.length - made.length - unknown.length} of ${known}`, "", missing.length ? `not named: ${missing.join(", ")}` : null);
     }
     if (unknown.length) say(`${unknown.length} not known: ${unknown.join(", ")}`);

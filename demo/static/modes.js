@@ -59,7 +59,8 @@ function present() {
 // Asks which answer is better: without names, marks and costs, in another order for each picture.
 function vote(place, [item, ...rest], done) {
   if (!item) return done();
-  const records = item.records.map(record => [Math.random(), record]).sort(([a], [b]) => a - b).map(([, record]) => record);
+  const records = item.records.map(record => [Math.random(), record])
+    .sort(([a], [b]) => a - b).map(([, record]) => record);
   const choose = better => () => {
     votes.push([item.name, records[0].prompt, records.map(({strategy}) => strategy).join(" | "), better]);
     vote(place, rest, done);
@@ -88,12 +89,13 @@ function several(blind) {
   let items = [], run = 0;
   const open = async item => {
     room.close();
-    await load({...setup, ...item.known, picture: item.picture});
+    if (item.picture !== now) await load({...setup, ...item.known, picture: item.picture});
     show(item.records);
   };
   const row = item => [make("button", {type: "button", disabled: !item.records, click: () => open(item)},
     make("img", {src: item.url, alt: ""}), item.name),
-  ...setup.strategies.map((_, k) => item.records ? make("div", {}, ...foot(item.records[k]).childNodes) : item.error || "…")];
+  ...setup.strategies.map((_, k) =>
+    item.records ? make("div", {}, ...foot(item.records[k]).childNodes) : item.error || "…")];
   const draw = () => place.replaceChildren(...(blind && votes.length ? [tally()] : []),
     table(["picture", ...setup.strategies], items.map(row)));
   const ask = async chosen => {
@@ -103,25 +105,28 @@ function several(blind) {
       said.textContent = `picture ${number + 1} of ${items.length}`;
       if (!blind) draw();
       try {
-        if (item.file) item.upload = (await call("receive", {upload: await upload(item.file)})).upload;
-        const picture = item.file ? {upload: item.upload} : item.picture;
+        const got = item.file && await call("receive", {upload: await upload(item.file)});
+        if (got?.image) item.url = got.image;  // a file that browsers do not show
+        const picture = got ? {upload: got.upload} : item.picture;
         item.records = (await follow("compare", [picture, prompt, strategies, {...settings, ...item.known}])).columns;
       } catch (error) { item.error = error.message; }
       if (own !== run) return;
     }
     const left = chosen.length > MOST ? `; the other ${chosen.length - MOST} were left out` : "";
-    said.textContent = `${items.length} picture${items.length > 1 ? "s" : ""}: ${prompt}${left}`;
+    const count = `${items.length || "no"} picture${items.length === 1 ? "" : "s"}`;
+    said.textContent = `${count}: ${prompt}${left}`;
     if (blind) vote(place, items.filter(({records}) => records), draw);
     else draw();
   };
-  const mine = event => ask([...event.target.files].filter(({type}) => type.startsWith("image/")).map(file =>
-    ({name: file.name, file, picture: {file}, url: URL.createObjectURL(file), known: {}})));
+  const mine = event => ask([...event.target.files]
+    .filter(({type, name}) => type.startsWith("image/") || /\.(heic|heif|tiff?)$/i.test(name))
+    .map(file => ({name: file.name, file, picture: {file}, url: URL.createObjectURL(file), known: {}})));
   const scenes = () => ask(state.about.scenes.map(({title, objects, image}, scene) =>
     ({name: title, url: image, picture: {scene}, known: {present: objects, absent: null}})));
-  const known = {present: there, absent: away}, here = {name: state.picture.alt, url: state.picture.url, picture: now, known};
+  const {alt: name, url} = state.picture, here = {name, url, picture: now, known: {present: there, absent: away}};
   room.addEventListener("close", () => { if (run++) call("stop").catch(() => {}); });
   room.append(make("h2", {}, setup.strategies.join(", ")), make("div", {class: "row"},
-    make("label", {}, "Pictures ", make("input", {type: "file", multiple: true, accept: "image/*", change: mine})),
+    make("label", {}, "Pictures ", make("input", {type: "file", multiple: true, accept: "image/*,.heic,.heif,.tif,.tiff", change: mine})),
     make("label", {}, "A folder ", make("input", {type: "file", webkitdirectory: true, change: mine})),
     button("The scenes", scenes), button("This picture", () => ask([here]))), said, place);
 }
@@ -129,6 +134,8 @@ function several(blind) {
 const buttons = [["Present", present], ["Several", () => several(false)], ["Blind", () => several(true)]].map(([name, open]) =>
   make("button", {type: "button", class: "quiet", click: open}, name));
 $("modes").append(...buttons);
-const ready = () => buttons.forEach((one, k) => { one.disabled = Boolean(state.running) || (!k && !state.records.length); });
-["answers", "running"].forEach(event => on(event, ready));
+const ready = () => buttons.forEach((one, k) => {
+  one.disabled = Boolean(state.running) || [!state.records.length, false, state.setup.strategies.length < 2][k];
+});
+["setup", "answers", "running"].forEach(event => on(event, ready));
 ready();

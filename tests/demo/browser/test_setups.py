@@ -96,6 +96,7 @@ def test_an_object_can_be_there_not_there_or_not_known(visit):
     chip.click()
     chip.click()
     expect(chip).to_have_attribute("aria-label", "boat: not known")
+    expect(visitor.column("A").locator("footer")).to_contain_text("none known to be made up")
     expect(visitor.column("A").locator("footer")).to_contain_text("not known: boat")
     expect(visitor.find(".stale")).to_have_count(0)
     assert sum("call/compare" in url for url in visitor.requests) == 1

@@ -214,6 +214,7 @@ async function start() {
     state.about = await call("about");
     emit("about");
     await load(setup, wanted ? wanted.dataset.view : "compare");
+    $("run").disabled = false;  // before, a press would be the browser's own, and be lost
     while (state.about.model.state === "loading") {
       await new Promise(done => setTimeout(done, 500));
       state.about = await call("about");

@@ -55,6 +55,16 @@ def test_run_changes_the_page_in_the_same_task(visit):
     visitor.finished()
 
 
+def test_run_can_be_pressed_as_soon_as_somebody_listens_and_not_before(visit):
+    page, held = visit().page, []
+    page.route("**/static/ask.js", lambda route: held.append(route))
+    page.reload(wait_until="commit")
+    page.wait_for_selector("#run")
+    assert page.locator("#run").is_disabled()
+    held[0].continue_()
+    expect(page.locator("#run")).to_be_enabled()
+
+
 @pytest.mark.parametrize("size", [DESKTOP, PHONE])
 def test_layout_stays_put_while_the_page_loads(visit, size):
     visitor = visit(size)

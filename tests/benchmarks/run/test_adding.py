@@ -16,6 +16,7 @@ from mmhall.benchmarks.run.adding import add_strategies
 from mmhall.benchmarks.run.runs import reopen
 from mmhall.cli import main
 from mmhall.errors import DataError, MmhallError, OptionError, RunError
+from mmhall.results.leases import SILENCE
 from tests.forks import interrupted
 
 BENCHMARKS = ("pope(max_new_tokens=2)", "chair(max_new_tokens=12)")
@@ -197,7 +198,7 @@ class TestWhatCannotBeAdded:
         store = reopen(small).store
         held = "update leases set finished = ?, worker = ?, renewed = ? where batch = 0 and benchmark = 'pope'"
         with store.writing() as connection:
-            connection.execute(held, (0, "elsewhere/1/1", time.time()))
+            connection.execute(held, (0, "elsewhere/1/1", time.time() - SILENCE + 60))
         self.refused(small, embedded, "another process answers this run; add strategies when it is done")
         with store.writing() as connection:
             connection.execute(held, (1, None, None))

@@ -35,7 +35,7 @@ class Comparison:
     Attributes:
         traces: The answers with the attention to the picture, one for each strategy.
         records: What is drawn of each answer, as plain data; see `mmhall.display.records`.
-        gazes: Its maps, as plain data; see `mmhall.display.gaze`.
+        gazes: Its maps, as plain data; see `mmhall.display.gaze`. Empty without a picture.
     """
 
     traces: tuple[Trace, ...]
@@ -85,7 +85,7 @@ def compare(
     """Ask several strategies the same about a picture, and show their answers side by side.
 
     Args:
-        picture: Path or picture, or several; the first is shown.
+        picture: Path or picture, or several, of which the first is shown; None: a prompt without.
         prompt: The user's text.
         strategies: Names such as "vcd(alpha=0.5)", objects or classes; the answers are compared with the first.
         lvlm: The model; None: the embedded one.
@@ -110,7 +110,8 @@ def compare(
         facts = {"strategy": str(method), "id": str(number)}
         traces.append(followed.trace)
         records.append(answer_record(answer, located, followed.trace.prompt, truth, **facts))
-        gazes.append(gaze_record(followed.trace, followed.candidates, key=facts["id"]))
+        if followed.trace.pictures:
+            gazes.append(gaze_record(followed.trace, followed.candidates, key=facts["id"]))
     return Comparison(tuple(traces), tuple(records), tuple(gazes))
 
 

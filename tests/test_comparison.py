@@ -72,6 +72,13 @@ def test_classes_and_single_strategies_are_taken_and_nothing_known_is_marked_unk
     assert one.records[0]["verdict"]["right"] is None
 
 
+def test_a_prompt_without_a_picture_is_compared_without_maps(embedded):
+    bare = mmhall.compare(None, "What is a boat?", ["greedy"], embedded, max_new_tokens=4)
+    assert bare.gazes == ()
+    for shown in (bare, *bare.traces, *bare.answers):
+        assert "<img" not in shown._repr_html_()
+
+
 @pytest.mark.parametrize(
     ("told", "why"),
     [

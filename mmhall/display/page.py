@@ -82,13 +82,14 @@ def trace_html(trace: Any) -> str:
         located.append((word, at := trace.answer.text.find(word.text, at)))
         at += len(word.text)
     record = answer_record(trace.answer, (trace.answer.text, located), trace.prompt)
-    return to_html([record], [gaze_record(trace)], next(iter(trace.pictures), None))
+    return to_html([record], [gaze_record(trace)], trace.pictures[0]) if trace.pictures else to_html([record])
 
 
 def to_page(body: str, title: str) -> str:
     """Return a display as a whole HTML page."""
     head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(title)}</title>'
-    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body style="margin:0">{body}</body></html>\n'
+    style = "margin: 0; color-scheme: light dark; background: light-dark(#fff, #16181d)"
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n<body style="{style}">{body}</body></html>\n'
 
 
 def marked(record: Mapping[str, Any]) -> Markup:
@@ -122,7 +123,8 @@ def _objects(record: Mapping[str, Any]) -> list[str]:
     made_up, unknown = objects["made_up"], objects["unknown"]
     if record["known"] is not None:
         so_far = "" if record["state"] == "done" else " so far"
-        told.append(f"{len(made_up)} made up: {', '.join(made_up)}" if made_up else f"nothing made up{so_far}")
+        clean = "none known to be made up" if unknown else f"nothing made up{so_far}"
+        told.append(f"{len(made_up)} made up: {', '.join(made_up)}" if made_up else clean)
         told.append(f"named {len(objects['named']) - len(made_up) - len(unknown)} of {record['known']}")
     return told + ([f"{len(unknown)} not known: {', '.join(unknown)}"] if unknown else [])
 

@@ -21,6 +21,7 @@ function show(root) {
       word.share == null ? "" : `${percent(word.share)} of attention on the picture`,
       word.entropy == null ? "" : `entropy ${word.entropy.toFixed(2)} nats`,
       likely.length ? `likeliest: ${likely.join(", ")}` : "",
+      gazes[column]?.error ? `no map: ${gazes[column].error}` : "",
       canvas && gaze ? `deepest colour: ${(100 * top).toPrecision(2)} % of attention in one place` : "",
     ].filter(Boolean).join(" · ");
   };

@@ -299,14 +299,16 @@ def test_no_address_is_fetched(page_url, listener):
 
 def test_what_the_page_does_not_need_of_gradio_and_fastapi_is_closed(page_url):
     """Every route of the server outside the page's list, with any number in place of its parameters."""
-    closed = """/docs /redoc /openapi.json /docs/oauth2-redirect /monitoring /monitoring/summary /monitoring/x
-        /manifest.json /pwa_icon /pwa_icon/32 /theme.css /svelte/svelte.js /assets/index.js /gradio_api/theme.css /gradio_api/runs
-        /gradio_api/deep_link /gradio_api/dev/reload /gradio_api/proxy=x /gradio_api/file/x /gradio_api/vibe-code
-        /gradio_api/vibe-edit /gradio_api/vibe-starter-queries /gradio_api/run/compare /gradio_api/api/compare
-        /gradio_api/component_server /gradio_api/process_recording /gradio_api/stream/x /gradio_api/profiling/summary
-        /gradio_api/custom_component/1/client/component/x /gradio_api/run-history/records /gradio_api/queue/x
-        /static/../api.py /static/%2e%2e/api.py /static/.. /static/index.html/ /scene/8.png /scene/-1.png
-        /scene/x.png"""
+    closed = """
+        /docs /redoc /openapi.json /docs/oauth2-redirect /monitoring /monitoring/summary /monitoring/x
+        /manifest.json /pwa_icon /pwa_icon/32 /theme.css /svelte/svelte.js /assets/index.js /gradio_api/theme.css
+        /gradio_api/runs /gradio_api/deep_link /gradio_api/dev/reload /gradio_api/proxy=x /gradio_api/file/x
+        /gradio_api/vibe-code /gradio_api/vibe-edit /gradio_api/vibe-starter-queries /gradio_api/run/compare
+        /gradio_api/api/compare /gradio_api/component_server /gradio_api/process_recording /gradio_api/stream/x
+        /gradio_api/profiling/summary /gradio_api/custom_component/1/client/component/x
+        /gradio_api/run-history/records /gradio_api/queue/x /static/../api.py /static/%2e%2e/api.py /static/..
+        /static/index.html/ /scene/8.png /scene/-1.png /scene/x.png
+    """
     for path in closed.split():
         for method in ("GET", "POST"):
             assert get(page_url, path, method)[0] in (403, 404, 405, 422), path

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -13,7 +14,9 @@ import pytest
 from mmhall.benchmarks.scenes import make_scene
 from mmhall.display.page import facts, marked, to_html
 from mmhall.display.records import Truth, answer_record, text_record
+from mmhall.lvlm import LVLM
 from mmhall.words import locate_words
+from tests.zoo import built
 
 PROMPT = "Please describe this image in detail."
 SCENE = make_scene(2026, 4)
@@ -70,6 +73,13 @@ def test_objects_are_marked_by_words_and_signs():
             "cut at the limit of tokens · 1 made up: boat · named 0 of 1",
         ),
         ("A dog", "What?", Truth(["dog"]), {"state": "stopped"}, "stopped · nothing made up so far · named 1 of 1"),
+        (
+            "A dog on a boat.",
+            "What?",
+            Truth(["dog"], ["cat"]),
+            {},
+            "none known to be made up · named 1 of 1 · 1 not known: boat",
+        ),
         ("A boat.", "What?", Truth(), {}, "1 not known: boat"),
         ("Yes.", "Is there a cup in the image?", Truth(["dog"]), {}, "yes: wrong, it is no"),
         ("No.", "Is there a cup in the image?", Truth(["dog"]), {}, "no: right"),
@@ -109,8 +119,6 @@ def test_an_answer_has_the_words_and_signals_of_the_page(embedded, answer):
 
 
 def test_tokens_without_text_of_their_own_are_left_out(answer):
-    from dataclasses import replace
-
     broken = replace(answer, text="é dog", tokens=("�", "�", " dog"), token_ids=(5, 6, 7), uncertainty=None)
     (shown,) = data_of(broken._repr_html_())["records"]
     assert [(word["text"], word["tokens"]) for word in shown["words"]] == [("é", []), ("dog", [2])]
@@ -126,3 +134,8 @@ def test_a_trace_has_the_map_of_each_word(trace):
     for drawn, word in zip(maps, trace.words, strict=True):
         found = drawn * gaze["scale"] / 255
         np.testing.assert_allclose(found, trace.heatmap(word.tokens).numpy(), atol=0.51 * gaze["scale"] / 255)
+
+
+def test_a_model_without_places_is_drawn_and_says_so(picture_file):
+    shown = LVLM(*built("blip_2")).trace(picture_file, "What?", max_new_tokens=2)._repr_html_()
+    assert "no place in the picture" in data_of(shown)["gazes"][0]["error"]

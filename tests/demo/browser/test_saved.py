@@ -6,7 +6,7 @@ import pytest
 
 import mmhall
 from mmhall.benchmarks.scenes import make_scene
-from tests.demo.browser.conftest import DESKTOP, chromium as chromium
+from tests.demo.browser.conftest import DESKTOP
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 

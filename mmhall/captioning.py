@@ -20,7 +20,7 @@ from typing import Any
 from PIL import Image
 
 from mmhall.errors import DataError, GenerationError, ImageError, PromptError, is_out_of_memory
-from mmhall.files import atomic_path, read_text, why_not_a_file
+from mmhall.files import atomic_path, why_not_a_file
 from mmhall.generation import make_recipe
 from mmhall.images import open_image
 from mmhall.lvlm import LVLM
@@ -89,24 +89,25 @@ class Captioning:
         if reason == "does not exist":
             return set()
         try:
-            lines = read_text(self.out).splitlines() if reason is None else []
-        except (OSError, ValueError) as error:
+            content = self.out.read_bytes() if reason is None else b""
+        except OSError as error:
             reason = str(error)
         if reason is not None:
             raise DataError(f"{self.out}: cannot be continued ({reason}); choose another file with --out")
-        settings = {name: self._settings(method) for name, method in self.strategies.items()}
-        kept, done = [], set()
+        made = {name: self._recipe(method) for name, method in self.strategies.items()}
+        lines = content.removesuffix(b"\n").split(b"\n") if content else []  # texts may hold other ends of lines
+        kept, done = b"", set()
         for number, text in enumerate(lines, 1):
             line = self._read(text, number, last=number == len(lines))
             if line is None or "error" in line:
                 continue
-            self._check(line, number, settings)
-            kept.append(text)
+            self._check(line, number, made)
+            kept += text + b"\n"
             if line["prompt"] == self.prompt:
                 done.add((line["image"], line["strategy"]))
-        if len(kept) < len(lines):
+        if kept != content:
             with atomic_path(self.out) as scratch:
-                scratch.write_text("".join(f"{text}\n" for text in kept), encoding="utf-8")
+                scratch.write_bytes(kept)
         return done
 
     def answer(self, done: set[tuple[str, str]], batch_size: int) -> Iterator[list[dict[str, Any]]]:
@@ -166,11 +167,12 @@ class Captioning:
     def _line(self, name: str, strategy: str, **result: Any) -> dict[str, Any]:
         return {"image": printed(name), "prompt": self.prompt, "strategy": strategy, **result, "model": self._model}
 
-    def _settings(self, method: Strategy) -> dict[str, Any]:
+    def _recipe(self, method: Strategy) -> dict[str, Any]:
+        """Return what a line says of a strategy and its settings."""
         recipe = make_recipe(self.lvlm.adapter, method, self.settings)
-        return recipe.settings.record(recipe.config)
+        return {"fitted": str(recipe.strategy), **recipe.settings.record(recipe.config)}
 
-    def _read(self, text: str, number: int, *, last: bool) -> dict[str, Any] | None:
+    def _read(self, text: bytes, number: int, *, last: bool) -> dict[str, Any] | None:
         """Read a line; None for the last one if it was cut off."""
         try:
             line = json.loads(text)
@@ -178,16 +180,19 @@ class Captioning:
             if last:
                 return None
             line = None
-        if not isinstance(line, dict) or not {"image", "prompt", "strategy", "model"} <= line.keys():
+        kinds = {"image": str, "prompt": str, "strategy": str, "model": dict}
+        if isinstance(line, dict) and "error" not in line:
+            kinds |= {"fitted": str, "settings": dict}
+        if not isinstance(line, dict) or not all(isinstance(line.get(name), kind) for name, kind in kinds.items()):
             raise DataError(
                 f"{self.out}, line {number}: is not of `mmhall caption`; choose another file with --out, or move this"
             )
         return line
 
-    def _check(self, line: Mapping[str, Any], number: int, settings: Mapping[str, Mapping[str, Any]]) -> None:
-        """Refuse a line of another model or of other settings."""
-        asked = settings.get(line["strategy"], line["settings"])
-        for made, wanted in ((line["model"], self._model), (line["settings"], asked)):
+    def _check(self, line: Mapping[str, Any], number: int, recipes: Mapping[str, Mapping[str, Any]]) -> None:
+        """Refuse a line of another model, of other settings, or of the strategy with other options in force."""
+        own = {"fitted": line["fitted"], **line["settings"]}
+        for made, wanted in ((line["model"], self._model), (own, recipes.get(line["strategy"], {}))):
             for name, value in wanted.items():
                 if name != _DEVICE and made.get(name) != value:
                     raise DataError(

@@ -97,6 +97,30 @@ def test_a_stopped_file_goes_on_and_nothing_is_asked_again(caption, tmp_path, mo
     assert len(by_name(tmp_path)) == 12
 
 
+def test_a_file_goes_on_wherever_it_was_cut_and_whatever_its_texts_hold(caption, tmp_path):
+    """A text may hold line separators; a cut may split a letter, or take nothing but the last end of a line."""
+    told = ("--prompt", "Was siehst du?\u2028Für dich\u0085")
+    assert caption(*told).returncode == 0
+    file = tmp_path / "answers.jsonl"
+    whole = sorted(line for line in file.read_bytes().split(b"\n") if b'"error"' not in line)
+    start = file.read_bytes()
+    for content in (start, start[:-1], start[: start.rindex("ü".encode()) + 1]):
+        file.write_bytes(content)
+        done = caption(*told)
+        assert "has 6 of 8 answers" in done.stderr, done.stderr
+        assert sorted(line for line in file.read_bytes().split(b"\n") if b'"error"' not in line) == whole
+
+
+def test_a_strategy_with_other_options_in_force_is_refused(caption, tmp_path):
+    assert caption().returncode == 0
+    file = tmp_path / "answers.jsonl"
+    text = file.read_text().replace('"fitted": "vcd(alpha=0.5', '"fitted": "vcd(alpha=0.7')
+    file.write_text(text)
+    done = caption()
+    assert done.returncode == 2
+    assert "was made with fitted 'vcd(alpha=0.7" in done.stderr
+
+
 def test_the_mended_picture_is_asked_again(caption, pictures, scenes, tmp_path):
     caption()
     shutil.copy(scenes / "000004.png", pictures / "a-broken.png")
@@ -144,5 +168,6 @@ def test_a_folder_without_pictures_and_a_foreign_file_are_refused(refused, capti
     (tmp_path / "empty").mkdir()
     assert "holds no pictures" in refused("caption", "empty", "--out", "a.jsonl")
     assert "does not exist" in refused("caption", "nowhere", "--out", "a.jsonl")
-    (tmp_path / "answers.jsonl").write_text('{"question_id": 1, "answer": "Yes"}\n')
-    assert "line 1: is not of `mmhall caption`" in caption().stderr
+    for foreign in ('{"question_id": 1, "answer": "Yes"}', '{"image": 1, "prompt": "", "strategy": "", "model": "x"}'):
+        (tmp_path / "answers.jsonl").write_text(f"{foreign}\n")
+        assert "line 1: is not of `mmhall caption`" in caption().stderr

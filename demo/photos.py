@@ -58,11 +58,11 @@ def open_photo(path: Path) -> Photo:
             raise ImageError(f"is {width} x {height} pixels; one side may be {SIDES} times the other")
         with _ONE_AT_A_TIME:
             image = _open(path, kind, width * height)
-        longest = max(image.size)
+            longest = max(image.size)
+            while image.width * image.height > MAX_PIXELS:
+                longest = int(longest * 0.9)
+                image.thumbnail((longest, longest))
         shrunk = image.width * image.height < width * height
-        while image.width * image.height > MAX_PIXELS:
-            longest, shrunk = int(longest * 0.9), True
-            image.thumbnail((longest, longest))
     except ImageError as error:
         raise ImageError(f"this picture {str(error).removeprefix(f'{path}: ')}") from error  # hides the path
     note = f"shrunk from {width} x {height} to {image.width} x {image.height} pixels" if shrunk else ""
@@ -129,5 +129,5 @@ def _open(path: Path, kind: str, pixels: int) -> Image.Image:
         warnings.simplefilter("ignore")
         with Image.open(path, formats=FORMATS) as opened:
             part = next(part for part in (2, 4, 8) if pixels <= MAX_PIXELS * part**2)
-            opened.draft("RGB", (-(-opened.width // part), -(-opened.height // part)))
+            opened.draft("RGB", (opened.width // part, opened.height // part))
             return open_image(opened, max_pixels=MAX_PIXELS + 10**6)

@@ -15,13 +15,14 @@ from mmhall.objects.vocabulary import Mention, mentions, object_vocabulary
 
 _CLAUSE = re.compile(r"[.;:,!?\n]|\b(?:but|and there)\b", re.IGNORECASE)
 _DENIED = re.compile(
-    r"\b(?:no|not|without|neither|nor|never|\w+n[’']t)\b"
+    r"\b(?:no(?! doubt\b)|not(?! only\b)|cannot|none|without|neither|nor|never|\w+n[’']t)\b"
     r"(?!.*\b(?:on|in|at|near|beside|next|behind|under|above|over|with|by|from|to|that|which|who|where|while)\b)",
     re.IGNORECASE,
 )
 _EXISTENCE = re.compile(
     r"\s*(?:is|are) there (?:(?:an?|any|some|one|the) )?(?P<object>[^?.!,]+?)"
-    r"(?: (?:in|on|at|visible|anywhere|shown)\b[^?]*)?\s*\?",
+    r"(?: (?:visible|shown|present|anywhere|here))*"
+    r"(?: (?:in|on) (?:the|this) (?:given |provided )?(?:image|picture|photo|photograph|scene|drawing))?\s*\?",
     re.IGNORECASE,
 )
 _CLOSED = re.compile(
@@ -76,7 +77,9 @@ def judge_object(name: str, present: Collection[str] | None, absent: Collection[
 
 
 def asked_object(prompt: str) -> str | None:
-    """Return the object whose presence a prompt asks about; None if it asks about none.
+    """Return the object whose presence in the picture a prompt asks about; None if it asks about none.
+
+    A part of the picture belongs to the object: whether a dog is in it does not answer "Is there a dog on the sofa?".
 
     >>> asked_object("Is there a wine glass in the image? Answer yes or no."), asked_object("Is the dog asleep?")
     ('wine glass', None)

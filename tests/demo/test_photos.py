@@ -17,10 +17,10 @@ from tests.demo.visitor import Visitor
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
-    """A JPEG of 50 megapixels: red on the left, blue on the right."""
+    """A JPEG of 50 megapixels, of odd sides: red on the left, blue on the right."""
     path = tmp_path_factory.mktemp("camera") / "large.jpg"
-    image = Image.new("RGB", (8660, 5774), "red")
-    image.paste("blue", (4330, 0, 8660, 5774))
+    image = Image.new("RGB", (8661, 5773), "red")
+    image.paste("blue", (4330, 0, 8661, 5773))
     image.save(path, quality=30)
     return path
 
@@ -30,8 +30,8 @@ def test_a_jpeg_of_50_megapixels_is_decoded_at_half_its_size(large, monkeypatch)
     load = Image.Image.resize
     monkeypatch.setattr(Image.Image, "resize", lambda *some, **more: decoded.append(1) or load(*some, **more))
     photo = open_photo(large)
-    assert photo.image.size == (4330, 2887)
-    assert photo.note == "shrunk from 8660 x 5774 to 4330 x 2887 pixels"
+    assert photo.image.size == (4331, 2887)
+    assert photo.note == "shrunk from 8661 x 5773 to 4331 x 2887 pixels"
     assert not photo.shows
     assert not decoded  # never at its full size
     assert np.allclose(
@@ -117,7 +117,7 @@ def test_uploads_are_received_as_pictures_to_show(visitor: Visitor, large, scene
     written = io.BytesIO()
     scene.image.save(written, "TIFF")
     for content, note, kind in (
-        (large.read_bytes(), "shrunk from 8660 x 5774", "JPEG"),
+        (large.read_bytes(), "shrunk from 8661 x 5773", "JPEG"),
         (written.getvalue(), "", "PNG"),
     ):
         got = visitor.call("receive", {"upload": visitor.upload(content, "photo", "image/x")}).value
@@ -131,5 +131,5 @@ def test_uploads_are_received_as_pictures_to_show(visitor: Visitor, large, scene
     told = visitor.call(
         "compare", {"upload": visitor.upload(large.read_bytes())}, "What is this?", ["greedy"], settings
     )
-    assert told.value["note"].startswith("shrunk from 8660 x 5774")
+    assert told.value["note"].startswith("shrunk from 8661 x 5773")
     assert photos.MAX_PIXELS == MAX_PIXELS

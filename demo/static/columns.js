@@ -32,7 +32,7 @@ function head(k) {
     make("div", {class: "row"}, make("b", {class: "letter"}, LETTERS[k]),
       make("button", {type: "button", class: "pick", "aria-haspopup": "listbox",
         "aria-label": `Strategy ${LETTERS[k]}: ${spec}; choose another`, click: list(name => setSpec(k, name))},
-      make("span", {}, parts.map(part => part.name).join(" + ")), " ▾"),
+      make("span", {}, parts.map(part => part.name).join(" + ")), make("i", {}, " ▾")),
       button("+ combine", list(name => setSpec(k, `${spec}+${name}`)), {title: "use another strategy as well"}),
       button("options", () => drawer(k)),
       last && k < 3 ? button("+", list(name => setSpec(k + 1, name)), {"aria-label": "Add a column", title: "add a column"}) : null,

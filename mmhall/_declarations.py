@@ -15,7 +15,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
-_ABSENT = ("torch", "transformers", "tokenizers", "PIL", "scipy", "mmhall._transformers")
+_ABSENT = ("torch", "transformers", "tokenizers", "safetensors", "PIL", "scipy", "mmhall._transformers")
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from mmhall.lvlm import LVLM
 from mmhall.models import (
     MERGE,
     OWNER,
+    SECRET,
     UNLOADABLE,
     LoadOptions,
     base_of,
@@ -106,7 +107,8 @@ def load(
         raise ModelError(f"cannot load model {str(name)!r}: {reason_of(error)}{hint_for(source)}") from error
     lvlm = LVLM(model, loaded_processor, str(name))
     given = {**loading.non_defaults(), **({} if tuned is None else {"tuned": tuned}), **options}
-    lvlm.loading = json.loads(json.dumps(given, default=str))
+    stored = {name: value for name, value in given.items() if name not in SECRET}
+    lvlm.loading = json.loads(json.dumps(stored, default=str))
     if loading.chat_template is not None and lvlm.adapter.chat is None:
         raise OptionError(OWNER, "chat_template", "a template", "left out: this family has no chat format")
     lvlm.adapter.tuned = tuned_options.options_for(file, lvlm.adapter)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from mmhall.benchmarks.run.drawn_scenes import COUNT, KIND, KINDS, DrawnScenes
 from mmhall.errors import OptionError, UnknownNameError
-from mmhall.models import LoadOptions
+from mmhall.models import SECRET, LoadOptions
 from mmhall.options import Configured, by_model, option
 from mmhall.text import without_home
 
@@ -141,9 +141,12 @@ class Config(Configured):
     def words(self) -> dict[str, Any]:
         """Return the words of a file that says the same: plain values, with absolute paths.
 
-        Words at their defaults are left out if they say how the model is loaded or where the run is answered.
+        Words at their defaults are left out if they say how the model is loaded or where the run is answered; an access
+        token is always left out.
         """
         loading = {**self.loading.non_defaults(), "tuned": self.tuned}
+        public = {name: value for name, value in self.loading.model_arg.items() if name not in SECRET}
+        loading["model_arg"] = public or None
         for word in ("artifacts", "tuned"):
             loading[word] = "none" if loading.get(word) is False else _written(loading.get(word))
         written = {

@@ -60,6 +60,8 @@ def load_config(path: Path, given: Mapping[str, Any]) -> Config:
     words = _read(path)
     try:
         plain = {str(word).replace("-", "_"): value for word, value in words.items()}
+        if len(plain) < len(words):
+            raise ConfigError("a word is given twice, with a hyphen and with an underscore; keep one of them")
         return Config.from_words({**plain, **given})
     except MmhallError as error:
         raise ConfigError(f"{path}: {error}") from error

@@ -97,13 +97,15 @@ def run(
 
     Example: mmhall run runs/first/config.yaml --out runs/second
     """
-    from mmhall.benchmarks.run.config_file import load_config
+    from mmhall.benchmarks.run.config_file import NAME, load_config
+    from mmhall.benchmarks.run.seeds import seed_folders
     from mmhall.cli.report import choose_form
     from mmhall.results.store import FILE
 
     form = choose_form("run", full=full, json=as_json)
     wanted = load_config(config, {**asked, **loading.non_defaults()})
-    folder = out or (config.parent if (config.parent / FILE).is_file() else Path("runs") / config.stem)
+    written = (config.parent / FILE).is_file() or (config.name == NAME and seed_folders(config.parent))
+    folder = out or (config.parent if written else Path("runs") / config.stem)
     answer_and_print(folder, wanted.runs(folder), form)
 
 

@@ -44,7 +44,7 @@ def caption(
     Example: mmhall caption photos --strategy greedy --strategy vcd --out answers.jsonl
     """
     import mmhall
-    from mmhall.captioning import Captioning, find_pictures
+    from mmhall.captioning import Captioning, find_pictures, printed
     from mmhall.cli.console import parse_tuned
     from mmhall.cli.picture_data import check_writable
     from mmhall.errors import OptionError
@@ -59,8 +59,8 @@ def caption(
         raise OptionError("caption", "batch_size", batch_size, "an integer >= 1")
     settings: dict[str, Any] = {"max_new_tokens": max_new_tokens}
     make_settings(dict(settings))
-    if not prompt.strip():
-        raise OptionError("caption", "prompt", prompt, "a text")
+    if not prompt.strip() or printed(prompt) != prompt:
+        raise OptionError("caption", "prompt", prompt, "a text" if not prompt.strip() else "a text in UTF-8")
     check_writable(out)
     options = parse_tuned(tuned)
     check_model(model, options, loading)

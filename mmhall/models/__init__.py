@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mmhall.models._failures import UNLOADABLE as UNLOADABLE, hint_for as hint_for, reason_of as reason_of
     from mmhall.models._options import (
         OWNER as OWNER,
+        SECRET as SECRET,
         LoadOptions as LoadOptions,
         literal as literal,
         parse_assignments as parse_assignments,
@@ -45,7 +46,7 @@ else:
         {
             "_facts": "chat_template describe_model differing_facts facts format_differences warn_if_unknown",
             "_failures": "UNLOADABLE hint_for reason_of",
-            "_options": "LoadOptions OWNER literal parse_assignments to_flags",
+            "_options": "LoadOptions OWNER SECRET literal parse_assignments to_flags",
             "_path": "MERGE SHIPPED base_of find_learned_path find_model_path processor_of",
             "_placement": "placement_arguments source_arguments",
             "_weights": "digest",

@@ -16,6 +16,7 @@ OWNER = "load"
 DTYPES = ("auto", "float32", "float", "bfloat16", "float16", "half", "float64", "double")  # as torch names them
 QUANTISED = ("4bit", "8bit")
 _BY_NAME = {"processor": ("max_pixels", 200704), "model_arg": ("attn_implementation", "sdpa")}  # with an example
+SECRET = ("token", "use_auth_token")  # options of transformers that must not be stored
 _BESIDE = ("tuned",)  # in `LVLM.loading`, with a flag and no field here
 
 

@@ -154,6 +154,7 @@ def test_score_reads_the_file(caption, cli, scenes):
         (("--strategy", "greedy"), "each named once"),
         (("--batch-size", "0"), "batch_size must be an integer >= 1"),
         (("--prompt", " "), "prompt must be a text"),
+        (("--prompt", "a \udcff"), "prompt must be a text in UTF-8"),
     ],
 )
 def test_what_cannot_go_on_is_refused(caption, pictures, more, told):

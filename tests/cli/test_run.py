@@ -36,3 +36,12 @@ def test_what_cannot_be_is_one_line_and_writes_nothing(refused):
     assert "out must be a run folder" in refused("bench", "--add", "vdd")
     assert "benchmarks must be at least one" in refused("bench", "--out", "run")
     assert sorted(path.name for path in Path().iterdir()) == ["bad.yaml", "mine.yaml"]
+
+
+def test_runs_that_differ_in_their_seed_go_on_where_their_file_is(cli, model_folder):
+    text = "benchmarks: pope(sample=True)\nscenes: 1\nseeds: [0, 1]\nmodel: {}\n"
+    Path("mine.yaml").write_text(text.format(model_folder))
+    first = cli("run", "mine.yaml", "--out", "first")
+    assert first.returncode == 0, first.stderr
+    assert cli("run", "first/config.yaml").stdout == first.stdout
+    assert not Path("runs").exists()

@@ -132,6 +132,7 @@ def test_data_is_for_all_benchmarks_or_for_one(given, paths):
         ("strategies: []", "strategies must be at least one of `mmhall list strategies`"),
         ("engine: slurm", 'engine must be "local" or "ray"'),
         ("scenes: 3\nscenes: 4", "line 3: 'scenes' is given twice"),
+        ("batch-size: 3\nbatch_size: 4", "given twice, with a hyphen and with an underscore"),
         ("a: &a [x]\nb: *a", "aliases are not allowed"),
         ("!!python/object/apply:os.system [ls]", "could not determine a constructor"),
         ("seed: 2024-13-45", "cannot be read as YAML: month must be"),
@@ -180,6 +181,17 @@ def test_words_say_all_that_a_run_depends_on():
         assert Config.from_words({**plain, word: value}).words() != base, word
     own = {ALL if field.name == "every" else field.name for field in fields(Config)} - {"loading"}
     assert {*others, "images", "device_map"} == own | set(LOADING)
+
+
+def test_an_access_token_is_stored_nowhere():
+    """What is stored is shared."""
+    config = Config.from_words(
+        {"benchmarks": "pope", "model_arg": {"token": "hf_secret", "attn_implementation": "sdpa"}}
+    )
+    assert config.loading.model_arg["token"] == "hf_secret"
+    assert config.words()["model_arg"] == {"attn_implementation": "sdpa"}
+    only = Config.from_words({"benchmarks": "pope", "model_arg": {"token": "hf_secret"}})
+    assert "model_arg" not in only.words()
 
 
 def test_the_documented_file_is_one(tmp_path):

@@ -5,7 +5,7 @@ import {foot} from "./columns.js";
 import {align, drawColumn, markWords, twin} from "./display/words.js";
 import {drawHeat, peak} from "./display/gaze.js";
 import {$, make} from "./dom.js";
-import {load, on, show, state} from "./page.js";
+import {load, on, otherPicture, show, state} from "./page.js";
 import {save} from "./share.js";
 
 const MOST = 20;
@@ -129,6 +129,6 @@ function several(blind) {
 const buttons = [["Present", present], ["Several", () => several(false)], ["Blind", () => several(true)]].map(([name, open]) =>
   make("button", {type: "button", class: "quiet", click: open}, name));
 $("modes").append(...buttons);
-const ready = () => buttons.forEach((one, k) => { one.disabled = Boolean(state.running) || (!k && !state.records.length); });
-["answers", "running"].forEach(event => on(event, ready));
+const ready = () => buttons.forEach((one, k) => { one.disabled = Boolean(state.running) || (!k && (!state.records.length || otherPicture())); });
+["answers", "running", "setup"].forEach(event => on(event, ready));
 ready();

@@ -123,3 +123,9 @@ def test_a_tiff_is_shown(visit, tmp_path):
     visitor.find("#file").set_input_files(path)
     visitor.page.wait_for_selector("#photo[src*='gradio_api/file']")
     expect(visitor.find("#photo")).to_have_js_property("naturalWidth", 320)
+    png = tmp_path / "a # b.png"
+    Image.new("RGB", (300, 200), "#88bbdd").save(png)
+    visitor.find("#file").set_input_files(png)
+    expect(visitor.find("#photo")).to_have_js_property("naturalWidth", 300)
+    visitor.page.reload()  # a file that browsers show as it is
+    expect(visitor.find("#photo")).to_have_js_property("naturalWidth", 300)

@@ -88,8 +88,7 @@ function several(blind) {
   let items = [], run = 0;
   const open = async item => {
     room.close();
-    await load({...setup, ...item.known, picture: item.picture});
-    show(item.records);
+    if (await load({...setup, ...item.known, picture: item.picture})) show(item.records);
   };
   const row = item => [make("button", {type: "button", disabled: !item.records, click: () => open(item)},
     make("img", {src: item.url, alt: ""}), item.name),

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from fastapi import HTTPException
 from gradio.utils import get_function_params
 
 from mmhall.errors import DataError, ImageError, MmhallError
@@ -25,11 +26,13 @@ Send = Callable[[Any], Awaitable[None]]
 
 _LOG = logging.getLogger(__name__)
 _LONGEST = 500  # characters of a message
+_BODY = 4 << 20  # bytes of a request that is no upload; uploads have a limit of their own
 _TOO_DEEP = DataError("what was sent is nested too deeply to be read")
 _FILE = DataError("only a picture may be a file")
 _TEXT = DataError("what was sent holds half of a surrogate pair, which no text has")
 _UNFIT = DataError("what was sent does not fit this function; see the page's API")
 _NOT_UPLOADED = ImageError("a picture must be uploaded to this page; paths and addresses are not read")
+_NO_SNIFF = (b"x-content-type-options", b"nosniff")
 _ROUTES = re.compile(
     r"/(?:api|login|logout|favicon\.ico|robots\.txt|config/?|static/[\w./-]+|scene/\d+\.png)?|/gradio_api/(?:"
     r"info/?|openapi\.json|startup-events|login_check/?|user/?|token/?|app_id/?|upload|upload_progress|cancel|reset/?|"
@@ -125,6 +128,8 @@ class Routes:
     """Middleware that answers 404 to requests outside the list of routes, and to unknown functions and sessions.
 
     A file is served from the folder of uploads only; what names an address in place of a path is refused with 403.
+    Requests other than uploads are refused with 413 where they are large. No answer is taken for another kind of file
+    than it says, so that an uploaded one never runs as a script.
     """
 
     def __init__(self, app: Any, folder: Path) -> None:
@@ -142,13 +147,26 @@ class Routes:
             await _say(send, *refusal)
             return
 
+        length = 0
+
+        async def read() -> Any:
+            nonlocal length
+            message = await receive()
+            length += len(message.get("body", b""))
+            if length > _BODY and path != "/gradio_api/upload":
+                raise HTTPException(413, "what was sent is too large; only an upload may be")
+            return message
+
         async def forward(message: Any) -> None:
             nonlocal started
             started = True
+            if message["type"] == "http.response.start":
+                others = [pair for pair in message.get("headers", ()) if pair[0].lower() != _NO_SNIFF[0]]
+                message = {**message, "headers": [*others, _NO_SNIFF]}
             await send(message)
 
         try:
-            await self._app(scope, receive, forward)
+            await self._app(scope, read, forward)
         except KeyError:
             if started:
                 raise

@@ -7,6 +7,7 @@ installed.
 
 from __future__ import annotations
 
+import re
 import secrets
 import warnings
 from dataclasses import dataclass
@@ -21,8 +22,10 @@ from mmhall.images import FORMATS, open_image
 MAX_PIXELS = 25_000_000  # of a picture that is kept
 MAX_WHOLE, MAX_JPEG = 60_000_000, 150_000_000  # of a file that is read
 SIDES = 30  # maximum ratio of the sides
+SCANS = 100  # of a JPEG: each is decoded over the whole picture, however few bytes it has; cameras write about ten
 _SHOWN_BY_BROWSERS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP")
 _LOSSY = ("JPEG", "MPO", "WEBP", "HEIF")
+_SCAN = re.compile(rb"\xff\xda\x00(?:\x08\x01|\x0a\x02|\x0c\x03|\x0e\x04)")  # length and number of components
 _ONE_AT_A_TIME = Lock()
 
 
@@ -56,6 +59,8 @@ def open_photo(path: Path) -> Photo:
             raise ImageError(f"has {width} x {height} pixels; at most {most // 10**6} million may be sent as {kind}")
         if max(width, height) > SIDES * min(width, height):
             raise ImageError(f"is {width} x {height} pixels; one side may be {SIDES} times the other")
+        if kind in ("JPEG", "MPO") and (scans := len(_SCAN.findall(path.read_bytes()))) > SCANS:
+            raise ImageError(f"has {scans:,} scans, and a JPEG at most {SCANS} here; save it again")
         with _ONE_AT_A_TIME:
             image = _open(path, kind, width * height)
             longest = max(image.size)

@@ -2,7 +2,7 @@
 // `call(name, ...values)` returns the answer; `follow(name, values, on)` also tells rank, start and what grows meanwhile.
 // Every failure is an Error whose message is for people.
 
-const session = Math.random().toString(36).slice(2).padEnd(11, "0");
+const session = Array.from(crypto.getRandomValues(new Uint8Array(16)), byte => byte.toString(16).padStart(2, "0")).join("");
 const LOST = "The server cannot be reached. Is it still running? Try again.";
 const waiting = new Map(), early = new Map();  // calls by event id; messages that came before their call was known
 let stream = null;

@@ -45,14 +45,21 @@ function probeRow(names) {
   $("probe").replaceChildren("ask about", ...chips, field, make("button", {type: "button", class: "quiet", click: ask}, "Ask"));
 }
 
+let probing = 0;  // a table that nobody waits for any more is not shown
+function closeTable() {
+  probing++;
+  $("probed").replaceChildren();
+}
+
 async function probe(objects) {
+  const mine = ++probing, grow = got => { if (mine === probing) table(got); };
   const {picture, strategies, present, absent} = state.setup;
   problem("");
   $("probed").replaceChildren("asking …");
   try {
-    table(await follow("probe", [picture, objects, strategies, present ?? null, absent ?? null], {grow: table}));
+    grow(await follow("probe", [picture, objects, strategies, present ?? null, absent ?? null], {grow}));
   } catch (error) {
-    $("probed").replaceChildren();
+    if (mine === probing) closeTable();
     problem(error);
   }
 }
@@ -78,7 +85,7 @@ function table({objects, strategies, unknown_words: unknown = []}) {
   const heads = [make("th", {scope: "col"}, "Is there a …"), ...objects.map(column), make("th", {scope: "col"}, "right")];
   $("probed").replaceChildren(
     make("table", {}, make("thead", {}, make("tr", {}, ...heads)), make("tbody", {}, ...strategies.map(row))),
-    make("button", {type: "button", class: "quiet", "aria-label": "Close the table", click: () => $("probed").replaceChildren()}, "✕"));
+    make("button", {type: "button", class: "quiet", "aria-label": "Close the table", click: closeTable}, "✕"));
 }
 
 function model() {
@@ -94,6 +101,7 @@ $("prompt").onkeydown = event => {
   event.preventDefault();
   run();
 };
+$("run").onclick = event => { if (event.detail > 1) event.preventDefault(); };  // a double click does not run and stop
 $("ask").onsubmit = event => {
   event.preventDefault();
   if (state.running) return stop();
@@ -106,7 +114,7 @@ on("setup", part => {
   field.style.height = "auto";
   field.style.height = `${Math.min(120, field.scrollHeight + 2)}px`;
   if ("picture" in part || "present" in part) offers();
-  if ("picture" in part) $("probed").replaceChildren();
+  if ("picture" in part || "present" in part || "absent" in part) closeTable();  // judged by what was known before
 });
 for (const name of ["about", "model"]) on(name, model);
 for (const name of ["running", "answers"]) on(name, button);

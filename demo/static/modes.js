@@ -5,7 +5,7 @@ import {foot} from "./columns.js";
 import {align, drawColumn, markWords, twin} from "./display/words.js";
 import {drawHeat, peak} from "./display/gaze.js";
 import {$, make} from "./dom.js";
-import {load, on, show, state} from "./page.js";
+import {load, on, otherPicture, show, state} from "./page.js";
 import {save} from "./share.js";
 
 const MOST = 20;
@@ -89,8 +89,7 @@ function several(blind) {
   let items = [], run = 0;
   const open = async item => {
     room.close();
-    if (item.picture !== now) await load({...setup, ...item.known, picture: item.picture});
-    show(item.records);
+    if (item.picture === now || await load({...setup, ...item.known, picture: item.picture})) show(item.records);
   };
   const row = item => [make("button", {type: "button", disabled: !item.records, click: () => open(item)},
     make("img", {src: item.url, alt: ""}), item.name),
@@ -135,7 +134,8 @@ const buttons = [["Present", present], ["Several", () => several(false)], ["Blin
   make("button", {type: "button", class: "quiet", click: open}, name));
 $("modes").append(...buttons);
 const ready = () => buttons.forEach((one, k) => {
-  one.disabled = Boolean(state.running) || [!state.records.length, false, state.setup.strategies.length < 2][k];
+  const unfit = [!state.records.length || otherPicture(), false, state.setup.strategies.length < 2][k];
+  one.disabled = Boolean(state.running) || unfit;
 });
 ["setup", "answers", "running"].forEach(event => on(event, ready));
 ready();

@@ -50,7 +50,7 @@ export function change(part) {
 
 async function judge() {
   const ids = state.records.map(record => record.id), {present, absent} = state.setup;
-  if (!ids.length || state.running) return;
+  if (!ids.length || state.running || otherPicture()) return;
   if (!ids.every(Boolean)) {
     state.note = "stored answers keep the marks they were stored with";
     emit("answers");
@@ -68,6 +68,10 @@ const asked = ({picture, prompt, max_new_tokens, temperature, seed}) =>
 // Whether a column answers something else than the set-up asks now.
 export const stale = k => Boolean(state.answered) && !state.running &&
   (asked(state.answered) !== asked(state.setup) || state.answered.strategies[k] !== state.setup.strategies[k]);
+
+// Whether the columns answer about another picture than the one that is shown.
+export const otherPicture = () => Boolean(state.answered) &&
+  JSON.stringify(state.answered.picture) !== JSON.stringify(state.setup.picture);
 
 export function point(place, pin = false) {
   state[pin ? "pinned" : "pointed"] = place;
@@ -157,7 +161,8 @@ export function chooseScene(index, known) {
   setPicture({scene: index}, `scene/${index}.png`, scene.alt, "", known || {present: scene.objects, absent: null});
 }
 
-// Loads a set-up, and the view that shows it, without running anything; its picture may be {file: File}.
+// Loads a set-up, and the view that shows it, without running anything; its picture may be {file: File}, or null: none.
+// Returns whether the picture could be opened.
 export async function load(setup, name = "compare") {
   const {picture, ...rest} = setup, known = "present" in setup && {present: setup.present, absent: setup.absent ?? null};
   stop();
@@ -166,13 +171,17 @@ export async function load(setup, name = "compare") {
   view(name);
   emit("running");
   try {
-    if (picture?.file) await openPicture(picture.file);
+    if (picture?.file) await receive(await upload(picture.file), URL.createObjectURL(picture.file), picture.file.name);
+    else if (picture === null) setPicture({}, "", "no picture");
     else if (picture?.url) setPicture({upload: picture.upload}, picture.url, "your picture");
-    else if (picture?.upload) await receive(picture.upload, "", "");
+    else if (picture?.upload) await receive(picture.upload, `gradio_api/file=${encodeURIComponent(picture.upload)}`, "");
     else chooseScene(Math.min(picture?.scene ?? 4, state.about.scenes.length - 1), known);
-    if (known && !("scene" in picture)) change(known);
-  } catch (error) { problem(error); }
-  emit("answers");
+    if (known && !("scene" in (picture || {}))) change(known);
+  } catch (error) {
+    problem(error);
+    return false;
+  } finally { emit("answers"); }
+  return true;
 }
 
 export function view(name) {

@@ -6,11 +6,12 @@ import {aligned, light} from "./columns.js";
 import {cellAt, clearHeat, drawHeat, inside, peak, unpack} from "./display/gaze.js";
 import {twin} from "./display/words.js";
 import {$, make, rove} from "./dom.js";
-import {emit, on, problem, state} from "./page.js";
+import {emit, on, otherPicture, problem, state} from "./page.js";
 
 const LETTERS = "ABCD", SOURCES = [["attention", "attention"], ["shift", "gaze shift"], ["lens", "logit lens"]];
 const chosen = {whose: "0", source: "attention", cell: null};  // whose: a column, or "d1" for A−B
 let shift = null, lens = null;  // what the server has told about the question, and about the words of patches
+let asking = 0, reading = false;  // the last question; whether patches are being read
 
 const percent = value => `${(100 * value).toPrecision(2)} %`;
 const place = () => state.pointed || state.pinned;
@@ -49,6 +50,7 @@ function draw() {
   clearHeat($("heat"));
   $("frame").classList.remove("dim");
   if (chosen.source === "shift") return drawShift();
+  if (otherPicture()) return say("The answers are about another picture. Run, then point at a word.");
   const now = place(), record = state.records[now?.column], gaze = now && gazeOf(now.column);
   if (!record?.words) return say(state.records.length
     ? "Point at a word: the picture shows where the model looked. Drag over the picture to find words."
@@ -122,22 +124,36 @@ function chooseColumn(name) {
 }
 
 async function chooseSource(name) {
-  const {picture, prompt} = state.answered || state.setup;
+  const {picture, prompt} = otherPicture() ? state.setup : state.answered || state.setup, mine = ++asking;
   chosen.source = name;
   switches();
   draw();
   try {
-    if (name === "shift" && !shift) shift = single(await call("saliency", picture, prompt));
+    if (name === "shift" && !shift) {
+      const got = single(await call("saliency", picture, prompt));
+      if (mine === asking) shift = got;
+    }
     if (name === "lens") await readPatches();
   } catch (error) { problem(error); }
   draw();
 }
 
 async function readPatches() {
-  const now = state.pinned || state.pointed, id = state.records[now?.column]?.id, key = `${id} ${now?.word}`;
-  if (!id || lens?.key === key) return;
-  lens = {...single(await call("lens", id, now.word)), key};
+  const now = place(), id = state.records[now?.column]?.id, key = `${id} ${now?.word}`;
+  if (!id || lens?.key === key || reading || otherPicture()) return;
+  reading = true;  // one word at a time, however many are pointed at meanwhile
+  try {
+    lens = {...single(await call("lens", id, now.word)), key};
+  } finally { reading = false; }
   draw();
+  if (chosen.source === "lens") await readPatches();
+}
+
+// Forgets the gaze shift of another picture or question.
+function forget() {
+  shift = null;
+  asking++;
+  if (chosen.source === "shift") chosen.source = "attention";
 }
 
 function drag() {
@@ -169,6 +185,7 @@ function drag() {
 
 // Lights the words of all columns that looked into a rectangle more than most: by a standard deviation over all words.
 function lightWords(rectangle) {
+  if (otherPicture()) return;
   const scores = state.records.map((record, k) => (gazeOf(k)?.map ? inside(gazeOf(k), record.words.length, rectangle) : []));
   const all = scores.flat(), mean = list => list.reduce((sum, value) => sum + value, 0) / (list.length || 1);
   const least = mean(all) + Math.sqrt(mean(all.map(value => (value - mean(all)) ** 2)));
@@ -183,10 +200,20 @@ on("setup", part => {
     $("photo").src = state.picture.url;
     $("photo").alt = state.picture.alt;
     $("region").hidden = true;
+    lens = null;
+    light([]);
   }
-  if ("picture" in part || "prompt" in part) shift = lens = null;
+  if ("picture" in part || "prompt" in part) {
+    forget();
+    switches();
+    draw();
+  }
 });
-on("answers", () => { if (!state.records.length || state.running) chosen.cell = null; });
+on("answers", () => {
+  if (state.records.length && !state.running) return;
+  chosen.cell = null;
+  forget();
+});
 for (const name of ["answers", "word", "gaze"]) on(name, () => { switches(); draw(); });
 on("word", () => { if (chosen.source === "lens") readPatches().catch(problem); });
 $("photo").onload = () => {

@@ -55,7 +55,8 @@ async function items(offset = 0) {
 
 async function compare({setup, image, columns, model, notes}) {
   const [kind, data] = image.split(";base64,"), bytes = data && Uint8Array.from(atob(data), letter => letter.charCodeAt(0));
-  await load(data ? {...setup, picture: {file: new File([bytes], "picture", {type: kind.slice(5)})}} : setup);
+  const file = data && new File([bytes], "picture", {type: kind.slice(5)});
+  if (!await load(file ? {...setup, picture: {file}} : setup)) return;  // answers never stand beside another picture
   const here = state.about.model.name;
   show(columns, [...notes, ...(model === here ? [] : [`${model} gave these answers; here ${here} answers.`])].join(" "));
 }

@@ -2,7 +2,7 @@
 
 import {call} from "./api.js";
 import {$, make} from "./dom.js";
-import {link, on, problem, state} from "./page.js";
+import {link, on, otherPicture, problem, state} from "./page.js";
 import {draw} from "./svg.js";
 
 const MARGIN = 24;
@@ -35,7 +35,7 @@ async function png() {
 
 // What the server writes: the set-up that was answered, with the objects as they are marked now, and the answers.
 async function written(kind) {
-  const {present, absent} = state.setup;
+  const {present, absent} = otherPicture() ? state.answered : state.setup;
   return (await call("exports", {...state.answered, present, absent}, state.records))[kind];
 }
 

@@ -81,6 +81,17 @@ def test_what_is_no_picture_is_refused_without_its_path(tmp_path, large):
         assert str(tmp_path) not in str(caught.value)
 
 
+def test_a_small_file_of_many_scans_is_refused_at_once(tmp_path):
+    path = tmp_path / "scans.jpg"
+    Image.new("L", (64, 64)).save(path, progressive=True)
+    content = path.read_bytes()
+    path.write_bytes(content[:-2] + 90 * content[content.rfind(b"\xff\xda") : -2] + content[-2:])
+    assert open_photo(path).image.size == (64, 64)
+    path.write_bytes(content[:-2] + 200 * content[content.rfind(b"\xff\xda") : -2] + content[-2:])
+    with pytest.raises(ImageError, match="at most 100"):
+        open_photo(path)
+
+
 def test_heic_says_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     path = tmp_path / "photo.heic"

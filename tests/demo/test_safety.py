@@ -325,6 +325,18 @@ def test_the_page_runs_no_script_but_its_own(page_url):
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
+def test_an_upload_is_no_script(visitor):
+    served = visitor.http.get(f"gradio_api/file={visitor.upload(b'alert(1)', 'x.js')}")
+    assert served.headers["content-type"] == "application/octet-stream"
+    assert served.headers.get_list("x-content-type-options") == ["nosniff"]
+
+
+def test_what_is_no_upload_is_small(visitor):
+    for size, status in ((1 << 20, 200), (5 << 20, 413)):
+        answer = visitor.http.post("gradio_api/call/presets", json={"data": ["x" * size]})
+        assert answer.status_code == status, answer.text
+
+
 def test_uploads_over_the_limit_are_refused(visitor, secret):
     assert visitor.send(b"0" * (25 * 1024 * 1024 + 1)).status_code == 413
     assert visitor.send(secret.read_bytes()).status_code == 200

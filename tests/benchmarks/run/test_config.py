@@ -195,7 +195,7 @@ def test_an_access_token_is_stored_nowhere():
 
 
 def test_the_documented_file_is_one(tmp_path):
-    text = (ROOT / "docs" / "scale.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "guides" / "running-large.md").read_text(encoding="utf-8")
     (tmp_path / "own.yaml").write_text(text.partition("```yaml\n")[2].partition("```")[0], encoding="utf-8")
     config = load_config(tmp_path / "own.yaml", {})
     assert (config.twins, config.batch_size, config.data["pope"]) == (5, 8, "pope/coco")

@@ -150,8 +150,22 @@ def test_a_change_dims_old_answers_and_says_so(visit):
     expect(visitor.column("B")).to_have_class("stale")
     expect(visitor.column("A")).not_to_have_class("stale")
     expect(visitor.find("#note")).to_contain_text("B is old")
+    visitor.find("#source button", has_text="gaze shift").click()
+    expect(visitor.find("#caption")).to_contain_text("where attention grows most")
+    marks = visitor.find("#columns .mm-object").count()
     visitor.scene(1)
     expect(visitor.find(".stale")).to_have_count(2)
+    visitor.words("A").nth(3).hover()  # neither shift nor attention of one picture is drawn over another
+    expect(visitor.find("#caption")).to_contain_text("another picture")
+    blank = "canvas => !canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data.some(Boolean)"
+    assert visitor.find("#heat").evaluate(blank)
+    expect(visitor.find("#modes button", has_text="Present")).to_be_disabled()
+    visitor.find("#objects button").first.click()  # what is known of the new picture does not judge the old answers
+    assert visitor.find("#columns .mm-object").count() == marks
+    assert not any("call/judge" in url for url in visitor.requests)
+    visitor.find("#run").dblclick()
+    visitor.finished()
+    expect(visitor.find("#columns footer", has_text="stopped")).to_have_count(0)
 
 
 def test_a_stopped_answer_is_not_called_clean(visit, held):
@@ -193,6 +207,10 @@ def test_the_probe_knows_what_it_does_not_know(visit):
     expect(header.filter(has_text="boat")).to_contain_text("not in it")
     expect(header.filter(has_text="unicorn")).to_contain_text(re.compile("truth not known|does not know"))
     expect(visitor.find("#probed tbody tr").first.locator("td").last).to_contain_text(re.compile(r"\d of \d"))
+    visitor.find("#probe button", has_text="Ask").click()
+    visitor.scene(1)
+    visitor.page.wait_for_timeout(1500)
+    expect(visitor.find("#probed")).to_be_empty()  # no table of the picture before
 
 
 def test_text_of_answers_is_never_markup(asked):

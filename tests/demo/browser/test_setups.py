@@ -117,6 +117,20 @@ def test_a_large_photo_is_taken_and_shrunk_and_a_wrong_file_is_refused_in_words(
     expect(visitor.find("#scenes button").last).to_have_attribute("aria-checked", "true")  # still the photo
 
 
+def test_a_set_up_without_its_picture_shows_no_other_one(visit):
+    visitor = visit()
+    loaded = """async picture => {
+        const {load, state} = await import("./static/page.js");
+        const file = picture ? new File(["no picture"], "x.png") : null;
+        const opened = await load({...state.setup, present: ["dog"], absent: null, picture: file && {file}});
+        return [opened, state.picture.url, document.querySelector("#problem").textContent];
+    }"""
+    assert visitor.page.evaluate(loaded, False) == [True, "", ""]
+    opened, _, told = visitor.page.evaluate(loaded, True)
+    assert not opened
+    assert "is not a picture" in told
+
+
 def test_a_tiff_is_shown(visit, tmp_path):
     path = tmp_path / "scan.tiff"
     Image.new("RGB", (320, 200), "#88bbdd").save(path)
@@ -124,3 +138,9 @@ def test_a_tiff_is_shown(visit, tmp_path):
     visitor.find("#file").set_input_files(path)
     visitor.page.wait_for_selector("#photo[src*='gradio_api/file']")
     expect(visitor.find("#photo")).to_have_js_property("naturalWidth", 320)
+    png = tmp_path / "a # b.png"
+    Image.new("RGB", (300, 200), "#88bbdd").save(png)
+    visitor.find("#file").set_input_files(png)
+    expect(visitor.find("#photo")).to_have_js_property("naturalWidth", 300)
+    visitor.page.reload()  # a file that browsers show as it is
+    expect(visitor.find("#photo")).to_have_js_property("naturalWidth", 300)

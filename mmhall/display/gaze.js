@@ -48,7 +48,7 @@ export function drawHeat(canvas, values, grid, box, top, signed = false) {
 }
 
 export function clearHeat(canvas) {
-  canvas.width = canvas.width;
+  canvas.getContext("2d").clearRect(0, 0, canvas.width, canvas.height);
 }
 
 // The cell of the grid at a point of the picture, in fractions; -1: outside.

@@ -1,5 +1,7 @@
 // Draws the answers of a display: words, marks and, over the picture, where the model looked while it wrote a word.
 // Follows words.js and gaze.js in one script; `root` holds the records as JSON. A pinned word stays when the pointer goes.
+/* global align, clearHeat, drawColumn, drawHeat, markWords, peak, SPOKEN, twin, unpack */
+// eslint-disable-next-line no-unused-vars
 function show(root) {
   root.dataset.drawn = "";
   const {records, gazes} = JSON.parse(root.querySelector('script[type="application/json"]').textContent);

@@ -101,7 +101,7 @@ def test_its_description_leads_to_the_repository(built):
     assert pictures
     assert all(target.startswith(f"{urls['Repository']}/raw/main/docs/") for target in pictures)
     assert told["Requires-Python"] == ">=3.10"
-    assert set(told.get_all("Provides-Extra")) == {"accelerate", "ray", "docs", "dev"}
+    assert set(told.get_all("Provides-Extra")) == {"accelerate", "ray", "docs", "heic", "dev"}
 
 
 @pytest.mark.slow

@@ -115,7 +115,6 @@ COMMANDS = (
     "bench chair --out run",
     "tune vhr",
     "choose a.png What?",
-    "report .",
 )
 PYTHON, WORKS = "import mmhall; mmhall.load", "list benchmarks"
 PROGRAMS = {FOUND: (*COMMANDS, PYTHON, WORKS), HIDDEN: (COMMANDS[0], PYTHON, WORKS)}

@@ -91,13 +91,17 @@ def with_blank_artifacts(adapter: Adapter) -> Adapter:
     return adapter
 
 
-@cache
 def with_artifacts(adapter: Adapter) -> Adapter:
-    """Fit every registered strategy that the model can carry, and give the model the artifacts."""
+    """Fit every registered strategy that the model can carry, once, and give the model the artifacts."""
+    adapter.artifacts = dict(_artifacts(adapter))
+    return adapter
+
+
+@cache
+def _artifacts(adapter: Adapter) -> Mapping[str, Artifact]:
     methods = {name: strategy(FITTED.get(name, name)) for name in learners()}
     carried = {name: str(method) for name, method in methods.items() if method.refusal(adapter) is None}
-    adapter.artifacts = {
+    return {
         name: artifact_of_heads(adapter, name) if name in HEADS else fitted_artifact(adapter, spec)
         for name, spec in carried.items()
     }
-    return adapter

@@ -20,6 +20,7 @@ import mmhall
 from mmhall import files
 from mmhall.benchmarks import benchmark
 from mmhall.benchmarks.base import Source
+from mmhall.benchmarks.run import config_file
 from mmhall.benchmarks.scenes import make_scene
 from mmhall.cli.loading import _FLAGS
 from mmhall.decoders import STRATEGIES
@@ -232,10 +233,20 @@ def told(file):
 
 
 def bombs(folder):
-    """No YAML is read; JSON that is nested too deep, or larger than what is read, is told in a line."""
-    for part in ("mmhall", "decoders", "benchmarks", "demo"):
-        for file in (ROOT / part).rglob("*.py"):
-            assert not re.search(r"^\s*(import|from)\b.*yaml", file.read_text(encoding="utf-8"), re.MULTILINE), file
+    """One file reads YAML, without aliases; what is nested too deep, or larger than what is read, is told in a line."""
+    parts = [file for part in ("mmhall", "decoders", "benchmarks", "demo") for file in (ROOT / part).rglob("*.py")]
+    reader = re.compile(r"^\s*(import|from)\b.*\byaml", re.MULTILINE)
+    assert [file.name for file in parts if reader.search(file.read_text(encoding="utf-8"))] == [
+        Path(config_file.__file__).name
+    ]
+    bomb = folder / "bomb.yaml"
+    for text, why in (
+        ("a: &a [x, x]\nb: &b [*a, *a]\nbenchmarks: [*b, *b]", "aliases are not allowed"),
+        ("benchmarks: " + "[" * 100_000, "."),
+        ("benchmarks: " + " " * 1_000_001, "."),
+    ):
+        bomb.write_text(text)
+        refuses(MmhallError, rf"bomb.yaml.*{why}", config_file.load_config, bomb, {})
     deep, huge, answers = folder / "deep.json", folder / "huge.json", folder / "answers.jsonl"
     deep.write_text('{"a":' * 100_000 + "1" + "}" * 100_000)
     answers.write_text(json.dumps({"question_id": 1, "text": "yes"}) + "\n")

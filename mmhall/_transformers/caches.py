@@ -230,6 +230,22 @@ def drop_last(cache: DynamicCache, length: int) -> None:
             layer.values = layer.values[:, :, -layer.sliding_window + 1 :]
 
 
+def drop_first(cache: DynamicCache, count: int, length: int) -> None:
+    """Drop the first `count` of `length` positions, which are padding in every row."""
+    for layer in cache.layers:
+        if isinstance(layer, LinearAttentionCacheLayerMixin) or _shares_keys(layer):
+            continue
+        if layer.get_seq_length() != length:
+            continue  # a cross layer, which holds the picture
+        columns = layer.keys.shape[2]
+        kept = min(columns, length - count)
+        layer.keys, layer.values = layer.keys[:, :, columns - kept :], layer.values[:, :, columns - kept :]
+        if isinstance(layer, ShortLayer):
+            layer.missing = length - count - kept
+        elif isinstance(layer, DynamicSlidingWindowLayer):
+            layer.cumulative_length = length - count
+
+
 def _select_rows(states: Tensor, first: int, columns: int, rows: Tensor, candidates: Tensor | None) -> Tensor:
     """Select `columns` columns of some rows, and one candidate token of each: (R, heads, K, size) to (N, ...).
 

@@ -7,14 +7,13 @@ as many rows as the layer has heads: the rows differ in one head each.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from mmhall._transformers.settings import minimal_settings
 from mmhall.adapters import Adapter, Inputs
-from mmhall.attention import SELF_ATTENTION, Call, Exit, Frame, Op, Visit, follow_frame
+from mmhall.attention import SELF_ATTENTION, Call, Exit, Frame, Op, Visit, follow_frames
 from mmhall.generation import DecodeState, plan_batch, prefill
 
 
@@ -77,7 +76,7 @@ def head_logit_gains(adapter: Adapter, inputs: Inputs, ids: Sequence[int]) -> Te
     """
     gains = torch.zeros(len(adapter.layers), adapter.heads)
     for layer, state in _read_by_layer(adapter, inputs, ids, _HeadAlone(adapter.heads), exits=True):
-        (logits,) = state.early.values()
+        (logits,) = state.groups[0].early.values()
         level = logits.log_softmax(dim=-1)[:, ids[-1]]
         gains[layer] = (level[:-1] - level[-1]).cpu()
     return gains
@@ -97,7 +96,7 @@ def _read_by_layer(
     """
     begun = torch.tensor([list(ids[:-2])], dtype=torch.long, device=inputs["input_ids"].device)
     planned = plan_batch(adapter, adapter.append_answer(inputs, begun), [op], minimal_settings(adapter.generator, 1))
-    with follow_frame(planned.frame):
+    with follow_frames(planned.frame):
         whole = prefill(planned)
     rows = begun.new_zeros(adapter.heads + 1)
     for layer, kind in enumerate(adapter.kinds):
@@ -105,7 +104,8 @@ def _read_by_layer(
             continue
         op.layer = layer
         read = adapter.exits([Exit(layer, norm=False)]) if exits else None
-        state = replace(whole.taken(rows), exits=read)
-        with follow_frame(Frame(state.blocks, owners=rows)):
+        state = whole.taken(whole.groups[0], rows)
+        state.groups[0].exits = read
+        with follow_frames(Frame(state.groups[0].blocks, owners=rows)):
             state.read(begun.new_full((len(rows), 1), ids[-2]))
         yield layer, state

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
         active as active,
         acts_at_site as acts_at_site,
         acts_in_layer as acts_in_layer,
-        follow_frame as follow_frame,
+        follow_frames as follow_frames,
     )
     from mmhall.attention._read_out import ReadOut as ReadOut
     from mmhall.attention._rotary import (
@@ -72,7 +72,7 @@ else:
             "_memory": "Memory",
             "_ops": "ATTENTION Call EVERY FEATURES Op Place SELF_ATTENTION VISION Visit overrides",
             "_passes": "Block Frame PassCount count_passes",
-            "_plan": "POSITIONS Plan ROWS active acts_at_site acts_in_layer follow_frame",
+            "_plan": "POSITIONS Plan ROWS active acts_at_site acts_in_layer follow_frames",
             "_read_out": "ReadOut",
             "_rotary": "RecordVectors Rotary measure_rotary",
             "_rows": "column_means output_of scores_of visible_columns",

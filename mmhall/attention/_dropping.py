@@ -115,15 +115,15 @@ def check_layers(drop: Drop, config: Any, kinds: Sequence[str], newest_only: fro
 
 
 @contextmanager
-def drop_tokens(frame: Frame, modules: Mapping[int, nn.Module], rotary: nn.Module | None = None) -> Iterator[None]:
-    """Drop tokens in layers during the passes of a frame, inside this context.
+def drop_tokens(frames: tuple[Frame, ...], modules: Mapping[int, nn.Module], rotary: nn.Module | None = None) -> Iterator[None]:
+    """Drop tokens in layers during the passes of these frames, inside this context.
 
     Args:
-        frame: Description of the passes.
-        modules: Layers in which some plan of the frame drops tokens.
+        frames: Description of the passes.
+        modules: Layers in which some plan of the frames drops tokens.
         rotary: Module that computes the rotary embedding of positions, where some plan closes their gaps.
     """
-    state, hooks = _DroppingHooks(frame), []
+    state, hooks = _DroppingHooks(frames), []
     try:
         if rotary is not None:
             hooks.append(rotary.register_forward_pre_hook(state.close_gaps, with_kwargs=True))
@@ -137,10 +137,10 @@ def drop_tokens(frame: Frame, modules: Mapping[int, nn.Module], rotary: nn.Modul
 
 
 class _DroppingHooks:
-    """Layer hooks that drop tokens in the passes of a frame, and their shared state."""
+    """Layer hooks that drop tokens in the passes of some frames, and their shared state."""
 
-    def __init__(self, frame: Frame) -> None:
-        self._frame = frame
+    def __init__(self, frames: tuple[Frame, ...]) -> None:
+        self._frames = frames
         self._passes: Passes | None = None
         self._cached: dict[Hashable, tuple[Any, Any]] = {}  # a value and its cut version, shared by the layers
         self._entered: tuple[Tensor, Tensor, Tensor] | None = None  # all states, indices of rows left, which are kept
@@ -152,7 +152,7 @@ class _DroppingHooks:
             ModelError: The model has positions of several dimensions.
         """
         passes = current_passes()
-        if passes is None or passes.frame is not self._frame:
+        if passes is None or passes.frames is not self._frames:
             return None
         states, kwargs = args[0] if args else rest[0]["x"], rest[0]
         positions: Tensor = args[1] if len(args) > 1 else kwargs["position_ids"]
@@ -160,13 +160,14 @@ class _DroppingHooks:
             raise ModelError(
                 f"gaps in positions of shape {tuple(positions.shape)} cannot be closed: they are not a line"
             )
-        rows, shifts = len(states) // len(passes.blocks), []
+        shifts = []
         for where in passes.blocks:
             drop = where.block.plan.drop if where.block.plan is not None else None
             closes = drop is not None and drop.contiguous
             if closes and drop is not None and where.end == where.queries:
                 drop.choose()
             layout = drop.layout if closes and drop is not None else None
+            rows = len(states[where.rows])
             none = positions.new_zeros(rows, where.queries)
             shifts.append(none if layout is None else layout.shifts(where, rows, positions.device))
         positions = positions - torch.cat(shifts)
@@ -180,7 +181,7 @@ class _DroppingHooks:
         torch omits the keyword arguments while another thread removes its hooks.
         """
         passes = current_passes()
-        if passes is None or passes.frame is not self._frame:
+        if passes is None or passes.frames is not self._frames:
             return None
         if passes is not self._passes:
             self._passes, self._entered, self._cached = passes, None, {}
@@ -224,11 +225,11 @@ class _DroppingHooks:
         if not any(layouts):
             return kwargs
         mask, queries = kwargs.get("attention_mask"), passes.blocks[0].queries
-        count, rows = caches.count_columns(passes.blocks[0].cache, layer) + queries, len(states) // len(layouts)
+        count = caches.count_columns(passes.blocks[0].cache, layer) + queries
         pairs = list(zip(passes.blocks, layouts, strict=True))
 
         def cut() -> Tensor | None:
-            parts = [_columns(*pair, count, rows, states.device) for pair in pairs]
+            parts = [_columns(*pair, count, len(states[pair[0].rows]), states.device) for pair in pairs]
             at, visible = (torch.cat(part) for part in zip(*parts, strict=True))
             every = all(_all_visible(*pair, count) for pair in pairs)
             return cut_mask(mask, at, None if every else visible, queries=queries)

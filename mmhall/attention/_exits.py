@@ -53,20 +53,28 @@ class Exits:
         """
         self._exits, self._layers, self._read_out = exits, layers, read_out
 
+    def __contains__(self, exit_: Exit) -> bool:
+        """Whether an exit is one of these."""
+        return exit_ in self._exits
+
     @contextmanager
-    def read(self, rows: int, count: int = 1, *, prompt: bool = False) -> Iterator[ExitReader]:
+    def read(
+        self, rows: slice, count: int = 1, *, prompt: bool = False, others: Sequence[tuple[Exits, slice]] = ()
+    ) -> Iterator[ExitReader]:
         """Read the exits in the single forward pass inside this context.
 
         Args:
-            rows: Number of rows with exits, the first rows of the batch.
+            rows: The rows with exits.
             count: Number of newest tokens to read of each row.
             prompt: Whether the pass reads a whole prompt.
+            others: Exits of the same model to read in other rows.
         """
-        reader = ExitReader([each for each in self._exits if each.positions is None or prompt], rows, count)
+        wanted = [(each, at) for exits, at in ((self, rows), *others) for each in exits._exits]
+        reader = ExitReader([pair for pair in wanted if pair[0].positions is None or prompt], count)
         token, hooks = current_exits.set(reader), []
         try:
-            for each in reader.exits:
-                take = partial(reader.take, each, self._read_out.norm if each.norm else None)
+            for each, at in reader.exits:
+                take = partial(reader.take, each, at, self._read_out.norm if each.norm else None)
                 if each.layer < 0:
                     hooks.append(self._layers[0].register_forward_pre_hook(take, with_kwargs=True))
                 else:
@@ -85,21 +93,21 @@ class ExitReader:
     Other threads may call the hooked modules, too: the hooks act only in the context of this reader.
 
     Attributes:
-        exits: The exits to read.
+        exits: The exits to read, each with its rows.
     """
 
-    def __init__(self, exits: Sequence[Exit], rows: int, count: int) -> None:
+    def __init__(self, exits: Sequence[tuple[Exit, slice]], count: int) -> None:
         """Start without states; arguments as in `Exits.read`."""
-        self.exits, self._rows, self._count = exits, rows, count
+        self.exits, self._count = exits, count
         self._states: dict[Exit, Tensor] = {}  # (rows, tokens, hidden size), after the layer has run
         self._shape = torch.Size()
 
-    def take(self, exit_: Exit, norm: nn.Module | None, layer: nn.Module, args: Any, *rest: Any) -> None:
-        """Store the states of an exit: rows of the output of its layer, or of the input of layer 0."""
+    def take(self, exit_: Exit, at: slice, norm: nn.Module | None, layer: nn.Module, args: Any, *rest: Any) -> None:
+        """Store the states of an exit: its rows of the output of its layer, or of the input of layer 0."""
         if current_exits.get() is not self:
             return
         output = rest[-1] if exit_.layer >= 0 else module_input(args, rest[0] if rest else {})
-        states: Tensor = (output[0] if isinstance(output, tuple) else output)[: self._rows]
+        states: Tensor = (output[0] if isinstance(output, tuple) else output)[at]
         rows = states[:, -self._count :] if exit_.positions is None else _select(exit_, exit_.positions, states)
         if exit_.through is not None:
             with suspended():
@@ -114,7 +122,7 @@ class ExitReader:
         """
         if current_exits.get() is not self:
             return None
-        missing = next((each.layer for each in self.exits if each not in self._states), None)
+        missing = next((each.layer for each, _ in self.exits if each not in self._states), None)
         if missing is not None:
             raise ModelError(
                 f"layer {missing} was not passed, so it has no output: prompts without a picture skip layers that "

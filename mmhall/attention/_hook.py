@@ -74,9 +74,9 @@ def attention(
     if not any(ops):
         return plain(query, key, value, mask)[0], None
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
-    size, outputs = len(query) // len(ops), []
+    outputs = []
     for first, count in _group_blocks(ops):
-        rows = slice(first * size, (first + count) * size)
+        rows = slice(passes.blocks[first].rows.start, passes.blocks[first + count - 1].rows.stop)
         part = query[rows], key[rows], value[rows], _mask_rows(mask, rows)
         if ops[first]:
             outputs.append(_attend_block(passes.blocks[first], layer, kind, part, scale, ops[first], plain, rows))

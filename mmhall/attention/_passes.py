@@ -1,7 +1,8 @@
 """Forward passes of the decoder: which rows follow which plan, and at which positions.
 
-A `Frame` describes the next passes. It is stored in a `ContextVar`, never on the model, so that threads with different
-plans can share one model. When the decoder is called, the position of the pass is read from the cache that the pass
+A `Frame` describes the next passes of the rows of one batch of prompts; rows of several batches can share a pass, each
+with a frame of their own. Frames are stored in a `ContextVar`, never on the model, so that threads with different plans
+can share one model. When the decoder is called, the position of the pass is read from the cache that the pass
 will write. No counter is kept, so the positions are right whichever code calls the model.
 """
 
@@ -11,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -48,10 +48,10 @@ class Block:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """Description of the next forward passes.
+    """Description of the next forward passes for the rows of one batch of prompts.
 
     Attributes:
-        blocks: Blocks of equal size that the batch consists of, the main rows first.
+        blocks: Blocks of equal size that the rows consist of, the main rows first.
         answer: Whether all tokens of the pass are tokens of an answer; a row may have several.
         candidates: Whether the tokens of a row are candidate tokens: all at the same position, masked from each other.
         reread: Whether the prompt or its last token is read for the second time.
@@ -59,6 +59,7 @@ class Frame:
         memory: Tensors that ops keep from step to step.
         reference: Returns the head outputs of the lockstep reference pass in a layer, (B, Q', H, Dv); None: no such
             pass.
+        size: Number of rows of each block; None: the pass has no other rows.
     """
 
     blocks: tuple[Block, ...]
@@ -68,6 +69,7 @@ class Frame:
     owners: Tensor | None = None
     memory: Memory = field(default_factory=Memory)
     reference: Callable[[int], Tensor | None] | None = None
+    size: int | None = None
 
     @property
     def plans(self) -> list[Plan]:
@@ -80,13 +82,14 @@ class Pass:
     """One forward pass for the rows of one block.
 
     Attributes:
-        frame: Description of the pass.
+        frame: Description of the pass for these rows.
         block: The rows.
         end: Length of the block's sequence after the pass, in positions, prompt first.
         queries: Number of tokens that the pass reads of each row.
         cache: Cache that the pass writes; None: no cache.
         position_ids: Position ids of the tokens of the pass, for the rotary embedding, (axes, rows of the block, Q);
             several axes where a picture has positions in time, row and column. None: the decoder counts them itself.
+        rows: Where the rows of the block stand in the pass.
     """
 
     frame: Frame
@@ -95,6 +98,7 @@ class Pass:
     queries: int
     cache: Cache | None
     position_ids: Tensor | None = None
+    rows: slice = field(default_factory=lambda: slice(None))
 
     @property
     def step(self) -> int:
@@ -135,12 +139,12 @@ class Passes:
     """One forward pass, block by block.
 
     Attributes:
-        frame: Description of the pass.
-        blocks: The pass for each block, the main rows first.
+        frames: Description of the pass, one for the rows of each batch.
+        blocks: The pass for each block in the order of rows, main rows before those of their branches.
         masks: Cached masks for candidate tokens, by kind of layer: the original mask, and the new mask.
     """
 
-    frame: Frame
+    frames: tuple[Frame, ...]
     blocks: tuple[Pass, ...]
     masks: dict[str, tuple[Tensor | None, Tensor]] = field(default_factory=dict)
 
@@ -152,7 +156,7 @@ class Passes:
 
     def mask(self, kind: str, mask: Tensor | None, queries: int, columns: int, device: torch.device) -> Tensor | None:
         """Return the mask of a layer; candidate tokens see what the first of them sees, and themselves."""
-        if not self.frame.candidates or queries == 1 or kind == "cross":
+        if not self.frames[0].candidates or queries == 1 or kind == "cross":
             return mask
         cached = self.masks.get(kind)
         if cached is None or cached[0] is not mask:
@@ -174,16 +178,16 @@ class PassCount:
     passes: int = 0
     rows: int = 0
 
-    def add(self, rows: int, queries: int, frame: Frame | None, before: int) -> None:
+    def add(self, rows: int, queries: int, frames: Sequence[Frame], before: int) -> None:
         """Count a pass.
 
         Args:
-            rows: Rows of its batch.
+            rows: Its rows.
             queries: Number of tokens that it reads of each row.
-            frame: Its description; None: none.
+            frames: Its description; it is either a pass over prompts, or one over answers for all of them.
             before: Positions in the cache before it.
         """
-        first = None if frame is None else frame.blocks[0]
+        first = frames[0].blocks[0] if frames else None
         if first is None or first.prompt is None or before < first.prompt + first.padding:
             self.prompt_reads += rows * queries
         else:
@@ -191,7 +195,7 @@ class PassCount:
             self.rows += rows * queries
 
 
-_frame: ContextVar[Frame | None] = ContextVar("mmhall_frame", default=None)
+_frames: ContextVar[tuple[Frame, ...]] = ContextVar("mmhall_frames", default=())
 _count: ContextVar[PassCount | None] = ContextVar("mmhall_count", default=None)
 _passes: ContextVar[tuple[Passes | None, ...]] = ContextVar("mmhall_passes", default=())  # nested calls
 
@@ -208,30 +212,31 @@ def current_passes() -> Passes | None:
 @contextmanager
 def suspended() -> Iterator[None]:
     """Suspend all plans inside this context, so that an op can call parts of the model unchanged."""
-    tokens = [(variable, variable.set(None)) for variable in (_frame, current_exits, tower_pass)]
-    passes = _passes.set((None,))
+    tokens = [(variable, variable.set(None)) for variable in (current_exits, tower_pass)]
+    frames, passes = _frames.set(()), _passes.set((None,))
     try:
         yield
     finally:
         _passes.reset(passes)
+        _frames.reset(frames)
         for variable, token in tokens:
             variable.reset(token)
 
 
-def current_frame() -> Frame | None:
-    """Return the frame of this context, or None where there is none."""
-    return _frame.get()
+def current_frames() -> tuple[Frame, ...]:
+    """Return the frames of this context; none where no plan is followed."""
+    return _frames.get()
 
 
 @contextmanager
-def use_frame(frame: Frame) -> Iterator[None]:
-    """Apply a frame to the forward passes inside this context."""
-    token, before = _frame.set(frame), _passes.set(())
+def use_frames(frames: tuple[Frame, ...]) -> Iterator[None]:
+    """Apply frames to the forward passes inside this context, one for the rows of each batch."""
+    token, before = _frames.set(frames), _passes.set(())
     try:
         yield
     finally:
         _passes.reset(before)  # torch calls no forward hook after a pass that a user has interrupted
-        _frame.reset(token)
+        _frames.reset(token)
 
 
 @contextmanager
@@ -258,8 +263,8 @@ def unhook_passes(decoder: nn.Module) -> None:
 
 
 def _begin(decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    frame, outer, count = _frame.get(), _passes.get(), _count.get()
-    planned = frame is not None and not outer and bool(frame.plans or frame.candidates)
+    frames, outer, count = _frames.get(), _passes.get(), _count.get()
+    planned = not outer and any(frame.plans or frame.candidates for frame in frames)
     if not planned and count is None:
         _passes.set((*outer, None))
         return
@@ -271,24 +276,32 @@ def _begin(decoder: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
         caches.check_readable(cache)
     before = 0 if cache is None else int(cache.get_seq_length())
     if count is not None:
-        count.add(rows, queries, frame, before)
-    if frame is None or not planned:
+        count.add(rows, queries, frames, before)
+    if not planned:
         _passes.set((*outer, None))
         return
-    end = queries + before
-    pass_of = partial(Pass, frame, queries=queries, cache=cache)
-    ids = _split_position_ids(kwargs.get("position_ids"), rows, len(frame.blocks))
-    blocks = zip(frame.blocks, ids, strict=True)
-    passes = (pass_of(block, end=end - block.padding, position_ids=own) for block, own in blocks)
-    _passes.set((Passes(frame, tuple(passes)),))
+    ids, blocks = kwargs.get("position_ids"), []
+    for frame, block, own in _places(frames, rows):
+        end = queries + before - block.padding
+        blocks.append(Pass(frame, block, end, queries, cache, _position_ids(ids, rows, own), own))
+    _passes.set((Passes(frames, tuple(blocks)),))
 
 
-def _split_position_ids(ids: Tensor | None, rows: int, blocks: int) -> Sequence[Tensor | None]:
-    """Split position ids, (rows or 1, Q) or (axes, rows or 1, Q), into those of each block; see `Pass`."""
-    if ids is None:
-        return [None] * blocks
-    whole = ids if ids.ndim == 3 else ids[None]
-    return whole.expand(-1, rows, -1).chunk(blocks, dim=1)
+def _places(frames: Sequence[Frame], rows: int) -> Iterator[tuple[Frame, Block, slice]]:
+    """Yield each block with its frame and its place in a pass of so many rows."""
+    first = 0
+    for frame in frames:
+        size = rows // len(frame.blocks) if frame.size is None else frame.size
+        for block in frame.blocks:
+            yield frame, block, slice(first, first + size)
+            first += size
+    if first != rows:
+        raise ModelError(f"a plan for {first} rows was given to a pass of {rows}; read these rows under their own plan")
+
+
+def _position_ids(ids: Tensor | None, rows: int, own: slice) -> Tensor | None:
+    """Return the position ids of some rows, of (rows or 1, Q) or (axes, rows or 1, Q); see `Pass`."""
+    return None if ids is None else (ids if ids.ndim == 3 else ids[None]).expand(-1, rows, -1)[:, own]
 
 
 def _end(decoder: nn.Module, args: Any, output: Any) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from mmhall.attention._dropping import Drop, drop_tokens
 from mmhall.attention._layout import Layout
 from mmhall.attention._ops import FEATURES, VISION, Op, overrides
-from mmhall.attention._passes import Block, Frame, use_frame
+from mmhall.attention._passes import Block, Frame, use_frames
 from mmhall.attention._state_hooks import hook_sites
 from mmhall.attention._tower import Tower, follow_tower
 from mmhall.errors import CompositionError
@@ -145,18 +145,18 @@ def acts_at_site(op: Op, kinds: Sequence[str], layer: int, site: str) -> bool:
 
 
 @contextmanager
-def follow_frame(frame: Frame) -> Iterator[None]:
-    """Apply the plans of a frame to the forward passes inside this context."""
+def follow_frames(*frames: Frame) -> Iterator[None]:
+    """Apply the plans of frames to the forward passes inside this context, whose rows are those of the frames in turn."""
     with ExitStack() as stack:
-        stack.enter_context(use_frame(frame))
-        stack.enter_context(follow_tower(frame))
-        modules = {key: module for plan in frame.plans for key, module in plan.modules.items()}
+        stack.enter_context(use_frames(frames))
+        stack.enter_context(follow_tower())
+        modules = {key: module for frame in frames for plan in frame.plans for key, module in plan.modules.items()}
         sites = {key: module for key, module in modules.items() if key[1] not in (ROWS, POSITIONS)}
         if sites:
-            stack.enter_context(hook_sites(frame, sites))
+            stack.enter_context(hook_sites(frames, sites))
         layers = {layer: module for (layer, site), module in modules.items() if site == ROWS}
         if layers:
-            stack.enter_context(drop_tokens(frame, layers, modules.get((0, POSITIONS))))
+            stack.enter_context(drop_tokens(frames, layers, modules.get((0, POSITIONS))))
         yield
 
 
@@ -168,5 +168,5 @@ def active(plan: Plan | None, prompt: int | None = None) -> Iterator[None]:
         plan: The plan; None: plain attention, also inside the context of another plan.
         prompt: Length of the prompts in positions; steps are counted from there. Not needed for passes over prompts.
     """
-    with follow_frame(Frame((Block(plan, prompt),))):
+    with follow_frames(Frame((Block(plan, prompt),))):
         yield

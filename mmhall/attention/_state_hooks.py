@@ -19,12 +19,12 @@ from mmhall.errors import CompositionError
 
 
 @contextmanager
-def hook_sites(frame: Frame, modules: Mapping[tuple[int, str], nn.Module]) -> Iterator[None]:
-    """Hook sites inside this context, so that ops read and edit them in the passes of a frame."""
+def hook_sites(frames: tuple[Frame, ...], modules: Mapping[tuple[int, str], nn.Module]) -> Iterator[None]:
+    """Hook sites inside this context, so that ops read and edit them in the passes of these frames."""
 
     def live() -> bool:
         passes = current_passes()
-        return passes is not None and passes.frame is frame
+        return passes is not None and passes.frames is frames
 
     hooks = []
     try:
@@ -109,12 +109,11 @@ def _edit_blocks(layer: int, site: str, states: Tensor, source: Tensor) -> Tenso
     queries, size = passes.blocks[0].queries, states.shape[-1]
     flat = states.ndim == 2  # the MLP of OPT reads all tokens of a batch as one list
     output, source = (part.view(-1, queries, part.shape[-1]) if flat else part for part in (states, source))
-    parts, changed = list(output.chunk(len(passes.blocks))), False
-    sources = source.chunk(len(passes.blocks))
+    parts, changed = [output[where.rows] for where in passes.blocks], False
     for index, where in enumerate(passes.blocks):
         plan, before = where.block.plan, parts[index]
         if plan is not None and plan.at_site(layer, site):
-            visit = Visit(layer, plan.kinds[layer], where, site, before, sources[index])
+            visit = Visit(layer, plan.kinds[layer], where, site, before, source[where.rows])
             parts[index] = run_ops(visit, plan.at_site(layer, site))
         changed |= parts[index] is not before
     if not changed:

@@ -25,7 +25,7 @@ from mmhall._transformers.attention import sdpa
 from mmhall.attention._attend import attend_with_ops
 from mmhall.attention._hook import NAME, bind_attention, unbind_attention
 from mmhall.attention._ops import FEATURES, Call, Visit
-from mmhall.attention._passes import Block, Frame, Pass, current_frame, suspended, tower_pass
+from mmhall.attention._passes import Block, Frame, Pass, current_frames, suspended, tower_pass
 from mmhall.attention._state_hooks import hook_site, run_ops
 from mmhall.errors import ModelError
 
@@ -234,8 +234,8 @@ def attention(
 
 
 @contextmanager
-def follow_tower(frame: Frame) -> Iterator[None]:
-    """Apply the plan of a frame to the vision tower inside this context.
+def follow_tower() -> Iterator[None]:
+    """Apply the plan of the current frame to the vision tower inside this context.
 
     Raises:
         ModelError: The tower encoded pictures, but some op was never called, so it would have been ignored.
@@ -291,12 +291,13 @@ def _active_tower(part: nn.Module) -> tuple[Frame, Tower] | None:
     Raises:
         ModelError: Several branches are encoded in one pass.
     """
-    frame = current_frame()
-    towers = [] if frame is None else [plan.tower for plan in frame.plans if plan.tower is not None]
+    frames = current_frames()
+    towers = [plan.tower for frame in frames for plan in frame.plans if plan.tower is not None]
     tower = next((tower for tower in towers if part in (tower.module, tower.projector)), None)
-    if frame is None or tower is None:
+    if tower is None:
         return None
-    if len(frame.blocks) > 1:
+    (frame, *others) = frames
+    if others or len(frame.blocks) > 1:
         raise ModelError("the pictures of several branches are encoded in one pass; read each branch by itself")
     return frame, tower
 

@@ -1,9 +1,11 @@
-"""Decode the main rows and their branches together.
+"""Decode the main rows and their branches together, and the rows of several batches in one pass.
 
 Each branch reads its prompt by itself, so that a short prompt stays short. Then the caches are padded on the left and
 joined, and each further step is one forward pass of all rows: first the main rows, then each branch's, in the same
 order. Each block of rows has a plan of its own. Where caches cannot be joined (a cross-attention model with and without
 its picture) the branches step one after the other.
+
+Batches that were read one after the other can be joined in the same way, and then step together (`_together`): each keeps its plans, memory and combination, so that a prompt is decoded as in its batch alone.
 
 One pass can read several candidate tokens for the next position of each row; they do not attend to each other. One of
 them is then kept for each row that goes on.
@@ -20,11 +22,12 @@ import torch
 from torch import Tensor
 
 from mmhall._transformers import caches
-from mmhall.attention import Exit, Exits, Frame, Memory, Plan, few_rows, follow_frame
+from mmhall.attention import Exit, Exits, Frame, Memory, Plan, follow_frames
 from mmhall.generation._candidates import combine_scores
 from mmhall.generation._lockstep import lockstep_reference
 from mmhall.generation._prepare import PlannedBatch
-from mmhall.generation._state import DecodeState, join, prefill, prefill_shared
+from mmhall.generation._state import DecodeState, Group, join, prefill, prefill_shared
+from mmhall.generation._together import keep_together, select_together, split_together, step_together
 from mmhall.strategies import Step
 
 if TYPE_CHECKING:
@@ -35,7 +38,11 @@ class DecodeBatch:
     """N main rows with the rows of their branches, decoded together.
 
     Attributes:
+        parts: The states that hold the rows, each with the group of these rows there: one, or where caches cannot be
+            joined one for the main rows and for each branch.
         memory: What ops and the combination have stored about the main rows.
+        candidates: Candidate tokens of the latest `split`, (N, candidates).
+        lengths: Cache lengths of each state before it.
     """
 
     def __init__(
@@ -59,35 +66,45 @@ class DecodeBatch:
             reread: How many of the last prompt tokens are read a second time: one, or all; None: none.
         """
         self.memory = main.memory
-        self._combine, self._copies = combine, 1 + len(branches)
+        self.candidates, self.lengths = torch.empty(0), list[list[int]]()
+        self._combine = combine
         self._owners: Tensor | None = None
         with lockstep_reference(main.plan, reference) as compared:
             first = replace(main.frame, reference=compared)
-            with follow_frame(first):
+            with follow_frames(first):
                 states = [prefill_shared(main, exits) if reread is None else _read_twice(main, exits, first, reread)]
         for branch in branches:
-            with follow_frame(branch.frame):
+            with follow_frames(branch.frame):
                 states.append(prefill_shared(branch))
-        self._states = join(states)
+        groups = [state.groups[0] for state in states]
+        joined = join(states)
+        if len(joined) < len(states):
+            groups = joined[0].groups = [replace(groups[0], blocks=tuple(b for group in groups for b in group.blocks))]
+        self.parts = list(zip(joined, groups, strict=True))
 
     @property
     def logits(self) -> list[Tensor]:
         """Next-token logits of the main rows and of each branch, (N, vocabulary) float32 each."""
-        if len(self._states) == 1:
-            return list(self._states[0].logits.chunk(self._copies))
-        return [state.logits for state in self._states]
+        return [
+            block for state, group in self.parts for block in state.logits[state.place(group)].chunk(len(group.blocks))
+        ]
 
     @property
     def size(self) -> int:
         """Number of main rows, N."""
-        state = self._states[0]
-        return len(state.ids) // len(state.blocks)
+        return self.parts[0][1].size
+
+    @property
+    def rows(self) -> int:
+        """Number of all rows, those of branches included."""
+        return sum(group.rows for _, group in self.parts)
 
     @property
     def said(self) -> Tensor:
         """Tokens of the answers so far, (N, t)."""
-        ids = self._states[0].ids[: self.size]
-        return ids[:, self._states[0].prompt :]
+        state, group = self.parts[0]
+        first = state.place(group).start
+        return state.ids[first : first + group.size, group.prompt :]
 
     def scores(self) -> Tensor:
         """Return next-token scores, (N, vocabulary) float32; call once a step, as a combination may have memory.
@@ -106,7 +123,7 @@ class DecodeBatch:
     @property
     def exits(self) -> dict[Exit, Tensor]:
         """Log-probabilities of the session's exits, (N, vocabulary) each; see `Step.exits`."""
-        return {key: early.log_softmax(dim=-1) for key, early in self._states[0].early.items()}
+        return {key: early.log_softmax(dim=-1) for key, early in self.parts[0][1].early.items()}
 
     @property
     def one_by_one(self) -> bool:
@@ -121,13 +138,11 @@ class DecodeBatch:
     @property
     def splittable(self) -> bool:
         """Whether the caches support `split`."""
-        return all(caches.can_split(state.cache) for state in self._states)
+        return all(caches.can_split(state.cache) for state, _ in self.parts)
 
     def step(self, tokens: Tensor) -> None:
-        """Feed each main row and its branches the next token, (N,)."""
-        for state, copies in self._blocks():
-            with follow_frame(self._frame(state)), few_rows(copies > 1 or state.exits is not None):
-                state.read(tokens.repeat(copies)[:, None])
+        """Feed each main row and its branches the next token, (N,); other batches must not have joined."""
+        step_together([self], [tokens])
 
     def reread(self, tokens: Tensor, memory: Memory | None = None) -> None:
         """Feed each main row and its branches several tokens of an answer.
@@ -144,9 +159,9 @@ class DecodeBatch:
                 self.scores()
                 self.step(token)
         elif tokens.shape[1]:
-            for state, copies in self._blocks():
-                with follow_frame(self._frame(state, answer=True)):
-                    state.read(tokens.repeat(copies, 1))
+            for state, group in self.parts:
+                with follow_frames(self.frame(group, answer=True)):
+                    state.read(tokens.repeat(len(group.blocks), 1))
         if memory is not None:
             self.memory = memory.copy()
 
@@ -155,11 +170,7 @@ class DecodeBatch:
 
         Every block must have a plan. `logits` are then (N, candidates, vocabulary), until `keep`.
         """
-        self._candidates, self._lengths = tokens, []
-        for state, copies in self._blocks():
-            frame = self._frame(state, answer=True, candidates=True, memory=self.memory.read_only())
-            with follow_frame(frame):
-                self._lengths.append(state.split(tokens.repeat(copies, 1)))
+        split_together([self], [tokens])
 
     def keep(self, rows: Tensor, candidates: Tensor | None, differing: int | None = None) -> None:
         """Continue some main rows after `split`, each with one of its candidate tokens.
@@ -169,46 +180,35 @@ class DecodeBatch:
             candidates: 0-based candidate of each of `rows`, (N,); None: drop all, as if there had been no `split`.
             differing: The rows differ in at most so many newest tokens, as beams of one prompt do; None: in any.
         """
-        differing = differing if len(rows) == len(self._candidates) else None
-        tokens = rows if candidates is None else self._candidates[rows, candidates]
-        size = len(self._candidates)
-        for (state, copies), lengths in zip(self._blocks(), self._lengths, strict=True):
-            chosen = None if candidates is None else candidates.repeat(copies)
-            state.keep(lengths, _in_copies(rows, size, copies), chosen, tokens.repeat(copies), differing)
-        self._track(rows, size)
+        keep_together([self], [rows], None if candidates is None else [candidates], differing)
 
     def select(self, rows: Tensor) -> None:
         """Keep, repeat or reorder main rows and their branches, by 0-based index."""
-        size = self.size
-        for state, copies in self._blocks():
-            state.select(_in_copies(rows, size, copies))
-        self._track(rows, size)
+        select_together([self], [rows])
 
     def taken(self, rows: Tensor) -> DecodeBatch:
         """Return a copy of some main rows with their branches, by 0-based index; this batch does not change."""
         copied, size = copy.copy(self), self.size
-        copied._states = [state.taken(_in_copies(rows, size, copies)) for state, copies in self._blocks()]
-        copied._track(rows, size)
+        states = [state.taken(group, rows) for state, group in self.parts]
+        copied.parts = [(state, state.groups[0]) for state in states]
+        copied.track(rows, size)
         return copied
 
-    def _track(self, rows: Tensor, size: int) -> None:
+    def frame(
+        self, group: Group, *, answer: bool = False, candidates: bool = False, memory: Memory | None = None
+    ) -> Frame:
+        """Return the frame of passes over some of the rows; see `Frame`."""
+        memory = self.memory if memory is None else memory
+        return Frame(group.blocks, answer, candidates, False, self._owners, memory, None, group.size)
+
+    def track(self, rows: Tensor, size: int) -> None:
         """Update the prompt that each row belongs to, and the memory, after rows were picked from `size`."""
         owners = torch.arange(size, device=rows.device) if self._owners is None else self._owners
         self._owners = owners[rows]
         self.memory = self.memory.select(rows, size)
 
-    def _frame(
-        self, state: DecodeState, *, answer: bool = False, candidates: bool = False, memory: Memory | None = None
-    ) -> Frame:
-        memory = self.memory if memory is None else memory
-        return Frame(state.blocks, answer=answer, candidates=candidates, owners=self._owners, memory=memory)
-
     def _plans(self) -> list[Plan]:
-        return [block.plan for state in self._states for block in state.blocks if block.plan is not None]
-
-    def _blocks(self) -> list[tuple[DecodeState, int]]:
-        """Return each state with its number of copies of the main rows."""
-        return [(state, len(state.blocks)) for state in self._states]
+        return [block.plan for _, group in self.parts for block in group.blocks if block.plan is not None]
 
 
 def _read_twice(main: PlannedBatch, exits: Exits | None, frame: Frame, count: int) -> DecodeState:
@@ -217,17 +217,13 @@ def _read_twice(main: PlannedBatch, exits: Exits | None, frame: Frame, count: in
     if count == main.prepared.length:
         first = replace(main.prepared, cache=copy.deepcopy(main.prepared.cache))
         prefill(replace(main, prepared=first))
-        with follow_frame(second):
+        with follow_frames(second):
             return prefill(main, exits)
     state = prefill(main, exits, past=True)
-    last, early = state.ids[:, -1:], state.early
+    (group,) = state.groups
+    last, early = state.ids[:, -1:], group.early
     state.drop_last()
-    with follow_frame(second):
+    with follow_frames(second):
         state.read(last)
-    state.early = {**early, **state.early}
+    group.early = {**early, **group.early}
     return state
-
-
-def _in_copies(rows: Tensor, size: int, copies: int) -> Tensor:
-    """Return the indices of main rows and their branches in `copies` blocks of `size` rows."""
-    return torch.cat([rows + size * copy for copy in range(copies)])

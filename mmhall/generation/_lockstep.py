@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from mmhall.attention import ATTENTION, Call, Op, Plan, follow_frame
+from mmhall.attention import ATTENTION, Call, Op, Plan, follow_frames
 from mmhall.errors import CompositionError
 from mmhall.generation._prepare import PlannedBatch
 from mmhall.generation._threads import CallerContext
@@ -85,7 +85,7 @@ class _ReferencePass:
 
     def _work(self) -> None:
         try:
-            with torch.inference_mode(), follow_frame(replace(self._source, plan=self._plan).frame):
+            with torch.inference_mode(), follow_frames(replace(self._source, plan=self._plan).frame):
                 self._source.prepared.read()
             self._layer = len(self._plan.kinds)
         except _Stopped:

@@ -6,7 +6,7 @@ of them and passes them to a `custom_generate` callable.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,14 +66,15 @@ class PreparedBatch:
         return pad if pad is not None else next(iter(self.ends), None)
 
     def read(self, exits: Exits | None = None) -> tuple[Tensor, dict[Exit, Tensor]]:
-        """Run the model over the prompts; arguments and result as in `forward`.
+        """Run the model over the prompts, and read exits in all rows; result as in `forward`.
 
         Raises:
             PromptError: There are more or fewer pictures than placeholders.
         """
         inputs = first_inputs(self.model, self.input_ids, self.kwargs, self.cache)
         try:
-            return forward(self.model, inputs, exits, len(self.input_ids), 1, prompt=True)
+            rows = slice(0, len(self.input_ids))
+            return forward(self.model, inputs, [] if exits is None else [(exits, rows)], 1, prompt=True)
         except ValueError as error:
             if not is_about_pictures(error):
                 raise
@@ -146,8 +147,7 @@ def prepare(model: PreTrainedModel, inputs: Mapping[str, Tensor], config: Resolv
 def forward(
     model: PreTrainedModel,
     inputs: Mapping[str, Any],
-    exits: Exits | None,
-    rows: int,
+    exits: Sequence[tuple[Exits, slice]],
     count: int,
     *,
     prompt: bool = False,
@@ -157,15 +157,15 @@ def forward(
     Args:
         model: The model that decodes.
         inputs: Its inputs.
-        exits: The exits; None: none.
-        rows: Number of rows, from the first, in which exits are read.
+        exits: The exits to read, each with its rows.
         count: Number of newest tokens of each row at which exits are read.
         prompt: Whether the pass reads a whole prompt.
 
     Returns:
         Logits, (batch, tokens, V), and those of each exit, (rows, tokens, V) float32.
     """
-    if exits is None:
+    if not exits:
         return model(**inputs, return_dict=True).logits, {}
-    with exits.read(rows, count, prompt=prompt) as read:
+    (first, rows), *others = exits
+    with first.read(rows, count, prompt=prompt, others=others) as read:
         return read.split(model(**inputs, return_dict=True).logits)

@@ -15,7 +15,7 @@ from transformers import StoppingCriteria
 from mmhall._transformers import caches
 from mmhall._transformers.settings import ResolvedSettings, minimal_settings
 from mmhall.adapters import Adapter, Inputs
-from mmhall.attention import Block, Frame, Memory, Op, follow_frame
+from mmhall.attention import Block, Frame, Memory, Op, follow_frames
 from mmhall.errors import CompositionError, OptionError
 from mmhall.generation._beams import search
 from mmhall.generation._branches import DecodeBatch
@@ -229,7 +229,7 @@ def plan_batch(
         number: As in `PlannedBatch`.
     """
     plan, memory = adapter.plan(ops, inputs, empty=empty), Memory() if memory is None else memory
-    with follow_frame(Frame((Block(plan, number=number),), memory=memory)):
+    with follow_frames(Frame((Block(plan, number=number),), memory=memory)):
         return PlannedBatch(prepare_inputs(adapter, inputs, config, share=share), plan, memory, number)
 
 

@@ -16,6 +16,44 @@ from mmhall.attention import Block, Exit, Exits
 from mmhall.generation._prepare import PlannedBatch, forward
 
 
+@dataclass(slots=True, eq=False)
+class Group:
+    """The rows of one batch of prompts in a decode state: its main rows, then those of each branch.
+
+    Attributes:
+        blocks: Their blocks, of equal size, each with its plan.
+        size: Number of rows of each block.
+        exits: Inner layers whose logits are read in the main rows; None: none.
+        early: The logits of these exits, (size, vocabulary) float32 each.
+    """
+
+    blocks: tuple[Block, ...]
+    size: int
+    exits: Exits | None = None
+    early: dict[Exit, Tensor] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        """Number of all rows."""
+        return self.size * len(self.blocks)
+
+    @property
+    def prompt(self) -> int:
+        """Number of positions before the answers of the main rows, padding included."""
+        first = self.blocks[0]
+        assert first.prompt is not None
+        return first.padding + first.prompt
+
+    def copies(self, rows: Tensor) -> Tensor:
+        """Return the indices of main rows, 0-based, and of their rows in each branch."""
+        return torch.cat([rows + self.size * number for number in range(len(self.blocks))])
+
+    def pick(self, rows: Tensor) -> None:
+        """Keep, repeat or reorder rows, by 0-based index of the main row."""
+        self.size = len(rows)
+        self.early = {key: part[rows.to(part.device)] for key, part in self.early.items()}
+
+
 @dataclass(slots=True)
 class DecodeState:
     """The decode state of R rows at T positions, padding included.
@@ -26,10 +64,8 @@ class DecodeState:
         kwargs: Masks, position ids and other arguments of the model's forward, by name.
         cache: KV cache of the tokens read.
         logits: Next-token logits, (R, vocabulary) float32.
-        blocks: The blocks of equal size that the rows form, each with its plan.
-        exits: Inner layers whose logits are read in the first block's rows; None: none.
-        early: The logits of these exits, (rows, vocabulary) float32 each.
-        before_split: `logits` and `early` as they were before `split`.
+        groups: The rows of each batch of prompts, in order.
+        before_split: `logits`, and `early` of each group, as they were before `split`.
     """
 
     model: PreTrainedModel
@@ -37,22 +73,20 @@ class DecodeState:
     kwargs: dict[str, Any]
     cache: Cache
     logits: Tensor
-    blocks: tuple[Block, ...]
-    exits: Exits | None = None
-    early: dict[Exit, Tensor] = field(default_factory=dict)
-    before_split: tuple[Tensor, dict[Exit, Tensor]] = field(init=False)
+    groups: list[Group]
+    before_split: tuple[Tensor, list[dict[Exit, Tensor]]] = field(init=False)
 
-    @property
-    def prompt(self) -> int:
-        """Number of positions before the answer, padding included."""
-        first = self.blocks[0]
-        assert first.prompt is not None
-        return first.padding + first.prompt
+    def place(self, group: Group) -> slice:
+        """Return where the rows of a group stand."""
+        first = sum(each.rows for each in self.groups[: self.groups.index(group)])
+        return slice(first, first + group.rows)
 
     def read(self, tokens: Tensor) -> None:
         """Feed each row its next tokens in one pass, (R, tokens)."""
-        logits, early = self._forward(self._append(tokens), 1)
-        self.logits, self.early = _last(logits, self.ids), {key: part[:, 0] for key, part in early.items()}
+        logits = self._forward(self._append(tokens), 1)
+        self.logits = _last(logits, self.ids)
+        for group in self.groups:
+            group.early = {key: part[:, 0] for key, part in group.early.items()}
 
     def split(self, tokens: Tensor) -> list[int]:
         """Feed each row several candidate tokens for one position, (R, candidates).
@@ -61,44 +95,75 @@ class DecodeState:
             Cache lengths from before, for `keep`.
         """
         lengths, count = caches.record_lengths(self.cache), tokens.shape[1]
-        self.before_split = self.logits, self.early
-        logits, self.early = self._forward(with_candidates(self._append(tokens[:, :1]), tokens), count)
+        self.before_split = self.logits, [group.early for group in self.groups]
+        logits = self._forward(with_candidates(self._append(tokens[:, :1]), tokens), count)
         self.logits = logits[:, -count:].to(self.ids.device, torch.float32)
         return lengths
 
     def keep(
-        self, lengths: Sequence[int], rows: Tensor, candidates: Tensor | None, tokens: Tensor, differing: int | None
+        self, lengths: Sequence[int], choices: Sequence[tuple[Tensor, Tensor | None, Tensor]], differing: int | None
     ) -> None:
-        """Continue some rows, each with one candidate, `tokens` (N,); without candidates all of them are dropped."""
+        """Continue some rows after `split`, each with one candidate.
+
+        Args:
+            lengths: Result of `split`.
+            choices: For each group, its main rows by 0-based index, (N,), the candidate of each, (N,), and these
+                tokens, (N,). Without candidates, for all groups, all of them are dropped.
+            differing: As in `caches.keep_rows`.
+        """
+        rows = self._index([rows for rows, _, _ in choices])
+        spread = [part.repeat(len(group.blocks)) for group, (_, part, _) in zip(self.groups, choices, strict=True) if part is not None]
+        candidates = torch.cat(spread) if spread else None
         caches.keep_rows(self.cache, lengths, rows, candidates, differing)
         if candidates is None:
-            self.logits, self.early = self.before_split
-        self._pick(rows)
+            self.logits, early = self.before_split
+            for group, before in zip(self.groups, early, strict=True):
+                group.early = before
+        self._pick(rows, [part for part, _, _ in choices])
         if candidates is None:
             self._drop_position()
             return
+        tokens = torch.cat([part.repeat(len(group.blocks)) for group, (_, _, part) in zip(self.groups, choices, strict=True)])
         self.ids = torch.cat([self.ids[:, :-1], tokens[:, None]], dim=1)
         self.logits = self.logits[torch.arange(len(rows), device=rows.device), candidates]
-        self.early = {
-            key: part[torch.arange(len(part), device=part.device), candidates[: len(part)].to(part.device)]
-            for key, part in self.early.items()
-        }
+        for group, (_, part, _) in zip(self.groups, choices, strict=True):
+            each = torch.arange(group.size)
+            group.early = {key: e[each.to(e.device), part.to(e.device)] for key, e in group.early.items()}
 
     def drop_last(self) -> None:
         """Drop the last token read; next, feed it again, or read the one before from a cache with `past`."""
         caches.drop_last(self.cache, self.ids.shape[1])
         self._drop_position()
 
-    def taken(self, rows: Tensor) -> DecodeState:
-        """Return a copy of some rows, by 0-based index, repeated or not; this state does not change."""
-        copied = replace(self, kwargs=dict(self.kwargs), cache=caches.copy_rows(self.cache, rows))
-        copied._pick(rows)
+    def taken(self, group: Group, rows: Tensor) -> DecodeState:
+        """Return a copy of some main rows of a group with their branches, by 0-based index, repeated or not."""
+        index = group.copies(rows) + self.place(group).start
+        copied = replace(self, kwargs=dict(self.kwargs), cache=caches.copy_rows(self.cache, index))
+        copied.groups = [replace(group)]
+        copied._pick(index, [rows])
         return copied
 
-    def select(self, rows: Tensor) -> None:
-        """Keep, repeat or reorder rows, by 0-based index."""
-        self._pick(rows)
-        self.cache.reorder_cache(rows)
+    def select(self, choices: Sequence[Tensor]) -> None:
+        """Keep, repeat or reorder rows; padding that all of them have on their left is dropped.
+
+        Args:
+            choices: For each group, its main rows by 0-based index, (N,); a group without rows leaves the state.
+        """
+        index = self._index(choices)
+        self.cache.reorder_cache(index)
+        self._pick(index, choices)
+        self.groups = [group for group in self.groups if group.size]
+        padding = min(block.padding for group in self.groups for block in group.blocks)
+        if padding:
+            self._drop_padding(padding)
+
+    def _index(self, choices: Sequence[Tensor]) -> Tensor:
+        """Return the rows of all groups that go on, 0-based, from the main rows of each."""
+        parts, first = [], 0
+        for group, rows in zip(self.groups, choices, strict=True):
+            parts.append(group.copies(rows) + first)
+            first += group.rows
+        return torch.cat(parts)
 
     def _append(self, tokens: Tensor) -> dict[str, Any]:
         """Append tokens, (R, tokens), and return the model's inputs that read them."""
@@ -106,8 +171,17 @@ class DecodeState:
         self.ids = torch.cat([self.ids, tokens], dim=1)
         return next_inputs(self.model, self.ids, self.kwargs, self.cache, tokens.shape[1])
 
-    def _forward(self, inputs: Mapping[str, Any], count: int) -> tuple[Tensor, dict[Exit, Tensor]]:
-        return forward(self.model, inputs, self.exits, len(self.ids) // len(self.blocks), count)
+    def _forward(self, inputs: Mapping[str, Any], count: int) -> Tensor:
+        """Run the model, and store what exits have read, (size, count, vocabulary) each; return its logits."""
+        exits = []
+        for group in self.groups:
+            first = self.place(group).start
+            exits += [] if group.exits is None else [(group.exits, slice(first, first + group.size))]
+        logits, early = forward(self.model, inputs, exits, count)
+        for group in self.groups:
+            own = group.exits
+            group.early = {} if own is None else {key: part for key, part in early.items() if key in own}
+        return logits
 
     def _drop_position(self) -> None:
         """Drop the last position of all but the cache."""
@@ -117,14 +191,25 @@ class DecodeState:
                 value = self.kwargs[key]
                 self.kwargs[key] = value.narrow(axis + 1, 0, value.shape[axis + 1] - 1)
 
-    def _pick(self, rows: Tensor) -> None:
-        """Select rows of all but the cache."""
-        self.ids, self.logits = self.ids[rows], self.logits[rows]
-        main = rows[: len(rows) // len(self.blocks)]
-        self.early = {key: part[main.to(part.device)] for key, part in self.early.items()}
+    def _drop_padding(self, count: int) -> None:
+        """Drop the first positions, which are padding in every row."""
+        caches.drop_first(self.cache, count, self.ids.shape[1])
+        self.ids = self.ids[:, count:]
         for key, axis in BATCH_AXIS.items():
             if self.kwargs.get(key) is not None:
-                self.kwargs[key] = self.kwargs[key].index_select(axis, rows)
+                value = self.kwargs[key]
+                self.kwargs[key] = value.narrow(axis + 1, count, value.shape[axis + 1] - count)
+        for group in self.groups:
+            group.blocks = tuple(replace(block, padding=block.padding - count) for block in group.blocks)
+
+    def _pick(self, index: Tensor, choices: Sequence[Tensor]) -> None:
+        """Select rows of all but the cache, by their index and by the main rows of each group."""
+        self.ids, self.logits = self.ids[index], self.logits[index]
+        for group, rows in zip(self.groups, choices, strict=True):
+            group.pick(rows)
+        for key, axis in BATCH_AXIS.items():
+            if self.kwargs.get(key) is not None:
+                self.kwargs[key] = self.kwargs[key].index_select(axis, index)
 
 
 def prefill(source: PlannedBatch, exits: Exits | None = None, *, past: bool = False) -> DecodeState:
@@ -138,9 +223,8 @@ def prefill(source: PlannedBatch, exits: Exits | None = None, *, past: bool = Fa
         key: value for key, value in prepared.kwargs.items() if key in BATCH_AXIS or isinstance(value, bool | int | str)
     }
     last = {key: part[:, 0] if key.positions is None else part for key, part in early.items()}
-    return DecodeState(
-        prepared.model, ids, kwargs, prepared.cache, _last(logits, ids), source.frame.blocks, exits, last
-    )
+    group = Group(source.frame.blocks, len(ids), exits, last)
+    return DecodeState(prepared.model, ids, kwargs, prepared.cache, _last(logits, ids), [group])
 
 
 def prefill_shared(source: PlannedBatch, exits: Exits | None = None) -> DecodeState:
@@ -149,19 +233,19 @@ def prefill_shared(source: PlannedBatch, exits: Exits | None = None) -> DecodeSt
     if shared is None:
         return prefill(source, exits)
     first, parts = prefill(PlannedBatch(shared.prepared)), shared.parts()
-    states = [first.taken(shared.of[rows]) for rows, _ in parts]
+    states = [first.taken(first.groups[0], shared.of[rows]) for rows, _ in parts]
     for state, (_, tokens) in zip(states, parts, strict=True):
         state.read(tokens)
     (state,) = join(states)
-    state.blocks = (replace(source.frame.blocks[0], prompt=state.ids.shape[1]),)
     order = torch.cat([rows for rows, _ in parts])
+    state.groups = [Group((replace(source.frame.blocks[0], prompt=state.ids.shape[1]),), len(order))]
     if not torch.equal(order, torch.arange(len(order), device=order.device)):
-        state.select(order.argsort())
+        state.select([order.argsort()])
     return state
 
 
 def join(states: Sequence[DecodeState]) -> list[DecodeState]:
-    """Join states into one, their rows in order; return them unchanged if their caches cannot be joined."""
+    """Join states into one, their groups in order; return them unchanged if their caches cannot be joined."""
     all_caches = [state.cache for state in states]
     if len(states) == 1 or not caches.can_join(all_caches):
         return list(states)
@@ -174,15 +258,15 @@ def join(states: Sequence[DecodeState]) -> list[DecodeState]:
     for key, axis in BATCH_AXIS.items():
         if kwargs.get(key) is not None:
             kwargs[key] = _pad_and_concat([state.kwargs[key] for state in states], axis)
-    blocks = tuple(
-        replace(block, padding=block.padding + max(lengths) - length)
-        for state, length in zip(states, lengths, strict=True)
-        for block in state.blocks
-    )
+    for state, length in zip(states, lengths, strict=True):
+        for group in state.groups:
+            added = max(lengths) - length
+            group.blocks = tuple(replace(block, padding=block.padding + added) for block in group.blocks)
+    groups = [group for state in states for group in state.groups]
     ids = _pad_and_concat([state.ids for state in states], 0)
     logits = torch.cat([state.logits for state in states])
     cache = caches.join(all_caches)
-    return [replace(states[0], ids=ids, kwargs=kwargs, cache=cache, logits=logits, blocks=blocks)]
+    return [replace(states[0], ids=ids, kwargs=kwargs, cache=cache, logits=logits, groups=groups)]
 
 
 def _pad_and_concat(parts: Sequence[Tensor], axis: int) -> Tensor:

@@ -164,7 +164,7 @@ def stepped(adapter, inputs, session: Session, steps: int = 4):
 
 def held(rows) -> list[int | None]:
     """Columns of each layer."""
-    (state,) = rows._states
+    ((state, _),) = rows.parts
     return [getattr(layer, "keys", None) is not None and layer.keys.shape[2] for layer in state.cache.layers]
 
 
@@ -265,7 +265,7 @@ def test_beside_a_picture_free_branch(name, beams):
     vdd = mmhall.strategy("vdd").fitted(adapter).prepare(adapter, inputs)
     sessions = [Session([op], vdd.branches, vdd.combine) for op in ways(name, inputs)]
     got, rows = stepped(adapter, inputs, sessions[0])
-    assert len(rows._states) == 1
+    assert len(rows.parts) == 1
     close(got, stepped(adapter, inputs, sessions[1])[0])
     assert torch.equal(*(decode(adapter, inputs, session, config) for session in sessions))
 
@@ -280,7 +280,7 @@ def test_a_branch_may_drop_what_the_main_rows_keep(name):
     for op in (*ways(name, inputs), None):
         see, session = See(range(len(adapter.layers))), contrasted(inputs, [op] if op else [])
         logits, rows = stepped(adapter, inputs, Session([see], session.branches, session.combine))
-        assert len(rows._states) == 1
+        assert len(rows.parts) == 1
         results.append((logits, see.seen, decode(adapter, inputs, session, settings(adapter, num_beams=2))))
     dropping, masking, plain = results
     close(dropping[0], masking[0])
@@ -304,7 +304,7 @@ def test_main_rows_and_a_branch_may_drop_other_tokens_from_other_layers():
         sessions.append(Session([main], branches, lambda step: 3 * step.main - sum(step.branches)))
     got, rows = stepped(adapter, inputs, sessions[0])
     close(got, stepped(adapter, inputs, sessions[1])[0])
-    assert len(rows._states) == 1
+    assert len(rows.parts) == 1
     config = settings(adapter, num_beams=2)
     assert torch.equal(*(decode(adapter, inputs, session, config) for session in sessions))
 
@@ -346,7 +346,7 @@ def test_layers_are_as_long_as_the_branch_that_keeps_most(first):
     got, rows = stepped(adapter, inputs, sessions[0])
     close(got, stepped(adapter, inputs, sessions[1])[0])
     assert held(rows) == [inputs["input_ids"].shape[1] + 4] * 3
-    assert rows._states[0].cache.get_seq_length() == inputs["input_ids"].shape[1] + 4
+    assert rows.parts[0][0].cache.get_seq_length() == inputs["input_ids"].shape[1] + 4
 
 
 def test_a_prompt_that_keeps_all_leaves_the_others_their_masks():
@@ -407,8 +407,8 @@ def test_dropping_nothing_is_greedy_to_the_last_bit_and_asks_for_nothing():
         got, rows = stepped(adapter, inputs, Session([Drop(1, dropped)]))
         assert torch.equal(got, plain)
         assert held(rows) == held(whole)
-        assert {type(layer) for layer in rows._states[0].cache.layers} == {
-            type(layer) for layer in whole._states[0].cache.layers
+        assert {type(layer) for layer in rows.parts[0][0].cache.layers} == {
+            type(layer) for layer in whole.parts[0][0].cache.layers
         }
 
 

@@ -23,7 +23,7 @@ def test_the_embeddings_are_what_enters_the_first_layer(name):
     )
     one = Exit(-1, norm=False)
     with torch.no_grad():
-        with adapter.exits([one]).read(2) as read:
+        with adapter.exits([one]).read(slice(2)) as read:
             main, early = read.split(adapter.model(**inputs).logits)
         noted.remove()
         instead = adapter.model.get_output_embeddings().register_forward_pre_hook(lambda *call: (entered[0],))
@@ -42,7 +42,7 @@ def test_the_pass_of_another_thread_is_left_alone():
     with torch.no_grad():
         for key, inputs in (("here", here), ("there", there)):
             wanted[key] = adapter.model(**inputs).logits
-        with adapter.exits([one]).read(1) as read:
+        with adapter.exits([one]).read(slice(1)) as read:
             _, early = read.split(adapter.model(**here).logits)
 
     def work():
@@ -57,7 +57,7 @@ def test_the_pass_of_another_thread_is_left_alone():
 
     hook = adapter.layers[2].register_forward_hook(interrupt)
     try:
-        with torch.no_grad(), adapter.exits([one]).read(1) as read:
+        with torch.no_grad(), adapter.exits([one]).read(slice(1)) as read:
             got["here"], again = read.split(adapter.model(**here).logits)
     finally:
         hook.remove()

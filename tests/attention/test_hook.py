@@ -9,7 +9,7 @@ import torch
 
 from mmhall._transformers.calls import CACHE
 from mmhall.adapters._base import Request
-from mmhall.attention import Block, Frame, Op, active, follow_frame
+from mmhall.attention import Block, Frame, Op, active, follow_frames
 from mmhall.errors import MmhallWarning, ModelError
 from mmhall.lvlm import LVLM
 from tests.attention.reference import Eager, Override, Scale, See, Weigh, planned, real, reweighed
@@ -233,7 +233,7 @@ def test_plans_of_two_threads_do_not_mix(llava, inputs):
 
 
 def test_a_plan_acts_on_the_first_of_several_copies_only(llava, inputs):
-    with torch.no_grad(), follow_frame(Frame((Block(llava.adapter.plan([Mute()])), Block(None)))):
+    with torch.no_grad(), follow_frames(Frame((Block(llava.adapter.plan([Mute()])), Block(None)))):
         first, second = llava.model(**inputs).logits
     muted, plain = planned(llava, inputs, Mute()), planned(llava, inputs)
     torch.testing.assert_close(first, muted[0], rtol=0, atol=1e-5)

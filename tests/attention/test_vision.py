@@ -13,7 +13,7 @@ from mmhall.adapters._anatomy import Anatomy
 from mmhall.adapters._base import Request
 from mmhall.attention import ATTENTION, EVERY, VISION, Op, active
 from mmhall.attention._passes import Frame
-from mmhall.attention._plan import Block, follow_frame
+from mmhall.attention._plan import Block, follow_frames
 from mmhall.errors import CompositionError, ModelError
 from mmhall.generation._settings import Settings
 from mmhall.strategies import Session
@@ -341,7 +341,7 @@ def test_branches_are_not_encoded_in_one_pass(llava):
     blocks = tuple(Block(llava.plan([op], inputs)) for op in (Edit("out", waved), Op()))
     with (
         pytest.raises(ModelError, match="pictures of several branches are encoded in one pass"),
-        follow_frame(Frame(blocks)),
+        follow_frames(Frame(blocks)),
     ):
         plain(llava.model, inputs)
 

@@ -127,7 +127,7 @@ def test_a_batch_is_the_formula_of_each_prompt(name, layer):
 
 def held_bytes(rows):
     """Bytes of keys and values."""
-    layers = [layer for state in rows._states for layer in state.cache.layers]
+    layers = [layer for state, _ in rows.parts for layer in state.cache.layers]
     return sum(part.nbytes for layer in layers for part in (layer.keys, layer.values))
 
 
@@ -162,7 +162,7 @@ def test_what_is_kept_is_found_and_a_twin_keeps_as_many_others():
         found = session.findings(3)
         kept.append(found["image tokens kept"].tolist())
         assert found["share of image tokens kept"].tolist() == [[1.0], [0.25], [0.25]]
-        missing = inputs["input_ids"].shape[1] - rows._states[0].cache.layers[1].keys.shape[2]
+        missing = inputs["input_ids"].shape[1] - rows.parts[0][0].cache.layers[1].keys.shape[2]
         assert missing == 12 == kept[-1].count(0.0)
     assert len({tuple(one) for one in kept}) == 3
 

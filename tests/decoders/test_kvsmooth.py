@@ -163,7 +163,7 @@ def columns(adapter, spec, tokens):
         _, rows = opened(adapter, batch, session, Settings(max_new_tokens=9).resolved(adapter.generator))
         for token in tokens:
             rows.step(torch.tensor([token]))
-        return [layer.keys[0] for layer in rows._states[0].cache.layers], batch["input_ids"].shape[1]
+        return [layer.keys[0] for layer in rows.parts[0][0].cache.layers], batch["input_ids"].shape[1]
 
 
 def test_the_chain_of_a_toy_and_columns_of_the_prompt_never_change():

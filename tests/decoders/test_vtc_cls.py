@@ -84,7 +84,7 @@ def test_what_is_kept_is_found_and_no_layer_holds_more():
         found = session.findings(3)
         kept.append(found["image tokens kept"])
         assert found["share of image tokens kept"].tolist() == [[0.25]] * 3
-        lengths = {layer.keys.shape[2] for layer in rows._states[0].cache.layers}
+        lengths = {layer.keys.shape[2] for layer in rows.parts[0][0].cache.layers}
         assert lengths == {inputs["input_ids"].shape[1] - 12}
     assert kept[0].bool().tolist() == kept_quarter(adapter, inputs)
     assert len({tuple(one.tolist()) for one in kept}) == 3

@@ -416,7 +416,7 @@ def test_a_layer_that_a_prompt_without_a_picture_skips_is_refused():
 
 def test_nothing_is_held_of_a_pass_that_is_over():
     exits = ours("llava").exits([Exit(INNER)])
-    with exits.read(1) as reading:
+    with exits.read(slice(1)) as reading:
         held = weakref.ref(reading)
     del reading
     gc.collect()

@@ -115,7 +115,9 @@ def check_layers(drop: Drop, config: Any, kinds: Sequence[str], newest_only: fro
 
 
 @contextmanager
-def drop_tokens(frames: tuple[Frame, ...], modules: Mapping[int, nn.Module], rotary: nn.Module | None = None) -> Iterator[None]:
+def drop_tokens(
+    frames: tuple[Frame, ...], modules: Mapping[int, nn.Module], rotary: nn.Module | None = None
+) -> Iterator[None]:
     """Drop tokens in layers during the passes of these frames, inside this context.
 
     Args:

@@ -146,7 +146,7 @@ def acts_at_site(op: Op, kinds: Sequence[str], layer: int, site: str) -> bool:
 
 @contextmanager
 def follow_frames(*frames: Frame) -> Iterator[None]:
-    """Apply the plans of frames to the forward passes inside this context, whose rows are those of the frames in turn."""
+    """Apply the plans of frames to the passes inside this context, whose rows are those of each frame in turn."""
     with ExitStack() as stack:
         stack.enter_context(use_frames(frames))
         stack.enter_context(follow_tower())

@@ -108,7 +108,7 @@ class Strings:
         tokens = torch.tensor(padded, device=device).repeat(prompts, 1)  # (prompts x spellings, steps)
         with torch.inference_mode():
             state = _start(adapter, inputs, steps)
-            state.select(torch.arange(prompts, device=device).repeat_interleave(len(spelled)))
+            state.select([torch.arange(prompts, device=device).repeat_interleave(len(spelled))])
             total = torch.zeros(len(tokens), dtype=torch.float64)
             for step in range(steps):
                 logprobs = _next(state, step, prompts)

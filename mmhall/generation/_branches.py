@@ -5,7 +5,8 @@ joined, and each further step is one forward pass of all rows: first the main ro
 order. Each block of rows has a plan of its own. Where caches cannot be joined (a cross-attention model with and without
 its picture) the branches step one after the other.
 
-Batches that were read one after the other can be joined in the same way, and then step together (`_together`): each keeps its plans, memory and combination, so that a prompt is decoded as in its batch alone.
+Batches that were read one after the other can be joined in the same way, and then step together (`_together`): each
+keeps its plans, memory and combination, so that a prompt is decoded as in its batch alone.
 
 One pass can read several candidate tokens for the next position of each row; they do not attend to each other. One of
 them is then kept for each row that goes on.

@@ -101,34 +101,37 @@ class DecodeState:
         return lengths
 
     def keep(
-        self, lengths: Sequence[int], choices: Sequence[tuple[Tensor, Tensor | None, Tensor]], differing: int | None
+        self,
+        lengths: Sequence[int],
+        rows: Sequence[Tensor],
+        candidates: Sequence[Tensor] | None,
+        tokens: Sequence[Tensor],
+        differing: int | None,
     ) -> None:
         """Continue some rows after `split`, each with one candidate.
 
         Args:
             lengths: Result of `split`.
-            choices: For each group, its main rows by 0-based index, (N,), the candidate of each, (N,), and these
-                tokens, (N,). Without candidates, for all groups, all of them are dropped.
+            rows: Main rows of each group, (N,) 0-based.
+            candidates: Candidate of each of these rows, (N,) 0-based; None: all candidates are dropped.
+            tokens: These candidates, (N,).
             differing: As in `caches.keep_rows`.
         """
-        rows = self._index([rows for rows, _, _ in choices])
-        spread = [part.repeat(len(group.blocks)) for group, (_, part, _) in zip(self.groups, choices, strict=True) if part is not None]
-        candidates = torch.cat(spread) if spread else None
-        caches.keep_rows(self.cache, lengths, rows, candidates, differing)
+        index, chosen = self._index(rows), None if candidates is None else self.spread(candidates)
+        caches.keep_rows(self.cache, lengths, index, chosen, differing)
         if candidates is None:
             self.logits, early = self.before_split
             for group, before in zip(self.groups, early, strict=True):
                 group.early = before
-        self._pick(rows, [part for part, _, _ in choices])
+        self._pick(index, rows)
         if candidates is None:
             self._drop_position()
             return
-        tokens = torch.cat([part.repeat(len(group.blocks)) for group, (_, _, part) in zip(self.groups, choices, strict=True)])
-        self.ids = torch.cat([self.ids[:, :-1], tokens[:, None]], dim=1)
-        self.logits = self.logits[torch.arange(len(rows), device=rows.device), candidates]
-        for group, (_, part, _) in zip(self.groups, choices, strict=True):
+        self.ids = torch.cat([self.ids[:, :-1], self.spread(tokens)[:, None]], dim=1)
+        self.logits = self.logits[torch.arange(len(index), device=index.device), chosen]
+        for group, own in zip(self.groups, candidates, strict=True):
             each = torch.arange(group.size)
-            group.early = {key: e[each.to(e.device), part.to(e.device)] for key, e in group.early.items()}
+            group.early = {key: e[each.to(e.device), own.to(e.device)] for key, e in group.early.items()}
 
     def drop_last(self) -> None:
         """Drop the last token read; next, feed it again, or read the one before from a cache with `past`."""
@@ -156,6 +159,13 @@ class DecodeState:
         padding = min(block.padding for group in self.groups for block in group.blocks)
         if padding:
             self._drop_padding(padding)
+
+    def spread(self, values: Sequence[Tensor]) -> Tensor:
+        """Return values of all rows, from those of the main rows of each group, (N, ...)."""
+        parts = [
+            own.repeat(len(group.blocks), *[1] * (own.ndim - 1)) for group, own in zip(self.groups, values, strict=True)
+        ]
+        return torch.cat(parts)
 
     def _index(self, choices: Sequence[Tensor]) -> Tensor:
         """Return the rows of all groups that go on, 0-based, from the main rows of each."""

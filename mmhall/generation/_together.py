@@ -42,7 +42,7 @@ def step_together(batches: Sequence[DecodeBatch], tokens: Sequence[Tensor]) -> N
         frames = [batch.frame(group) for batch, group in zip(batches, groups, strict=True)]
         stacked = any(len(group.blocks) > 1 or group.exits is not None for group in groups)
         with follow_frames(*frames), few_rows(stacked):
-            state.read(_spread(groups, tokens)[:, None])
+            state.read(state.spread(tokens)[:, None])
 
 
 def split_together(batches: Sequence[DecodeBatch], tokens: Sequence[Tensor]) -> None:
@@ -54,7 +54,7 @@ def split_together(batches: Sequence[DecodeBatch], tokens: Sequence[Tensor]) -> 
             for batch, group in zip(batches, groups, strict=True)
         ]
         with follow_frames(*frames):
-            lengths.append(state.split(_spread(groups, tokens)))
+            lengths.append(state.split(state.spread(tokens)))
     for batch, own in zip(batches, tokens, strict=True):
         batch.candidates, batch.lengths = own, lengths
 
@@ -76,13 +76,13 @@ def keep_together(
     sizes = [batch.size for batch in batches]
     if any(len(own) != size for own, size in zip(rows, sizes, strict=True)):
         differing = None
-    own_tokens = [batch.candidates for batch in batches]
-    choices = [
-        (own, None, own) if candidates is None else (own, candidates[number], tokens[own, candidates[number]])
-        for number, (own, tokens) in enumerate(zip(rows, own_tokens, strict=True))
-    ]
+    tokens = (
+        []
+        if candidates is None
+        else [batch.candidates[own, picked] for batch, own, picked in zip(batches, rows, candidates, strict=True)]
+    )
     for (state, _), lengths in zip(_shared(batches), batches[0].lengths, strict=True):
-        state.keep(lengths, choices, differing)
+        state.keep(lengths, rows, candidates, tokens, differing)
     for batch, own, size in zip(batches, rows, sizes, strict=True):
         batch.track(own, size)
 
@@ -109,14 +109,6 @@ def _shared(batches: Sequence[DecodeBatch]) -> list[tuple[DecodeState, list[Grou
     shared = []
     for number, (state, _) in enumerate(batches[0].parts):
         groups = [batch.parts[number][1] for batch in batches]
-        assert len(groups) == len(state.groups) and all(map(lambda a, b: a is b, groups, state.groups))
+        assert list(map(id, groups)) == list(map(id, state.groups))
         shared.append((state, groups))
     return shared
-
-
-def _spread(groups: Sequence[Group], tokens: Sequence[Tensor]) -> Tensor:
-    """Return the tokens of all rows from those of the main rows of each group."""
-    parts = [
-        own.repeat(len(group.blocks), *[1] * (own.ndim - 1)) for group, own in zip(groups, tokens, strict=True)
-    ]
-    return torch.cat(parts)

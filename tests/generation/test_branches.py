@@ -102,7 +102,7 @@ def test_rows_are_repeated_and_reordered_with_their_caches(name):
     order = torch.tensor([1, 0, 1])
     with torch.inference_mode():
         plain, moved = (read(adapter, adapter.inputs(REQUESTS[:2])) for _ in range(2))
-        moved.select(order)
+        moved.select([order])
         for step in range(3):
             tokens = torch.tensor([90, 91]) + step
             plain.read(tokens[:, None])

@@ -12,7 +12,7 @@ from mmhall.attention import Memory
 from mmhall.generation._beams import pad_answers
 from mmhall.generation._branches import DecodeBatch
 from mmhall.generation._job import Decoding
-from mmhall.generation._sampling import run_sampling_loop
+from mmhall.generation._sampling import Answers
 
 
 class PromptSearch(ABC):
@@ -68,7 +68,7 @@ class PromptSearch(ABC):
 def greedy_search(decoding: Decoding) -> Tensor:
     """Decode greedily, as a `Session.search`; all answers to a prompt are the same."""
     job = decoding.job
-    answers = run_sampling_loop(decoding.prepared, decoding.rows, None, 1, job.streamer, leave=job.leave)
+    answers = Answers(decoding.prepared, decoding.rows, None, 1, job.streamer, leave=job.leave).finish()
     return answers.repeat_interleave(job.config.num_return_sequences or 1, dim=0)
 
 

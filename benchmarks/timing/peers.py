@@ -1,7 +1,8 @@
 """Timing of whole requests: mmhall beside transformers' own `generate`, and beside other toolkits that are installed.
 
-A random LLaVA answers the same prompts by mmhall and by a rival, from pictures and text to the text of the answers. Both
-take turns in one process; a ratio is taken within a turn. The tokens of both are compared: other tokens, other work.
+A random LLaVA answers the same prompts by mmhall and by a rival, from pictures and text to the text of the answers.
+Both take turns in one process; a ratio is taken within a turn. The tokens of both are compared: where they differ, the
+work does.
 
 `RIVALS` names the toolkits by their modules. Those that are not installed are not timed, and named.
 """
@@ -158,13 +159,11 @@ def table(comparisons: Sequence[Comparison]) -> list[tuple[str, ...]]:
 
 def count_differing(answers: Tokens, others: Tokens) -> int:
     """Count the places at which answers have different tokens; a missing token differs."""
-    pairs = zip_longest(answers, others, fillvalue=[])
+    pairs = zip_longest(answers, others, fillvalue=list[int]())
     return sum(a != b for answer, other in pairs for a, b in zip_longest(answer, other))
 
 
-def _compare(
-    lvlm: LVLM, rival: Rival, asked: Asked, turns: int, progress: Callable[[int], None]
-) -> Comparison:
+def _compare(lvlm: LVLM, rival: Rival, asked: Asked, turns: int, progress: Callable[[int], None]) -> Comparison:
     requests, device = timed_prompts(rival.prompts), lvlm.adapter.device.type
 
     def answer() -> Tokens:
@@ -222,7 +221,7 @@ def _generate(asked: Asked, **settings: Any) -> Callable[[], Tokens]:
 
 
 class _Tokenizer:
-    """The tokenizer that mitigv decodes with: it keeps the tokens, which mitigv does not return, and has no end mark."""
+    """The tokenizer for mitigv: it keeps the tokens, which mitigv does not return, and has no end mark."""
 
     eos_token_id = pad_token_id = None
 
@@ -266,5 +265,6 @@ RIVALS: Mapping[str, tuple[Rival, ...]] = MappingProxyType(
 """The rivals, by the module of their toolkit.
 
 Options are such that both sides do the same work: mitigv draws the noise of VCD from a seed alone, and counts the first
-token of M3ID as 1. Its PAI passes no KV cache on with transformers 5.24, and its OPERA scores and goes back by other rules.
+token of M3ID as 1. Its PAI does not read the KV cache of transformers 5.24, and its OPERA scores and goes back by other
+rules: these are not timed.
 """

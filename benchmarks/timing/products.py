@@ -1,7 +1,7 @@
 """Timing of linear layers with a few rows: what further branches, beams and exits cost at best on this machine.
 
 On some processors two rows take the time of one, on others that of two, and the order of the product decides; see
-`mmhall.attention.choose_orders`. All linear layers of the timed model's decoder are read in turn, as in a decoding step.
+`mmhall.attention.choose_orders`. All linear layers of the timed model's decoder are read in turn, as in a step.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Timing of several workers of one run: python -m mmhall.benchmarks.timing.scale.
 
 Two limits of a run with many workers. The store: processes lease batches, commit answers and finish batches as workers
-do, with no model in between, so that they wait for nothing but each other. The workers: items per second that the embedded
-model answers with two workers over one, a thread each, in turns; models are loaded before.
+do, with no model in between, so that they wait for nothing but each other. The workers: items per second that the
+embedded model answers with two workers over one, a thread each, in turns; models are loaded before.
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ def main() -> None:
     from mmhall.benchmarks.timing.speed import machine
 
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--turns", type=int, default=TURNS, help="how often one worker and two are timed; 0: the store only")
+    parser.add_argument("--turns", type=int, default=TURNS, help="how often one worker and two are timed; 0: not")
     options = parser.parse_args()
     for row in table([measure_store(processes) for processes in PROCESSES]):
         print("  ".join(f"{cell:<18}" for cell in row).rstrip())
@@ -198,10 +198,9 @@ def main() -> None:
     if options.turns:
         scaling = measure_workers(turns=options.turns, progress=lambda line: print(line, file=sys.stderr))
         ratio = f"{median(scaling.ratios):.2f} ({min(scaling.ratios):.2f}-{max(scaling.ratios):.2f})"
-        print(
-            f"\nItems per second with two workers over one, a thread each: {ratio}, median and range of {options.turns} "
-            f"turns; {scaling.items} items in {median(scaling.seconds):.0f} s by one; {', '.join(STRATEGIES)}; embedded model."
-        )
+        print(f"\nItems per second with two workers over one, a thread each: {ratio},")
+        print(f"median and range of {options.turns} turns; {', '.join(STRATEGIES)} on {' and '.join(BENCHMARKS)},")
+        print(f"{scaling.items} items in {median(scaling.seconds):.0f} s by one worker; embedded model.")
     print(machine("cpu"))
 
 

@@ -1,18 +1,18 @@
 """Faster linear layers for a few rows on a CPU.
 
-A decoding step of stacked branches multiplies a few rows with every weight matrix. For x W^T, MKL reads a weight that is
-in no cache once for each of 2 to 4 rows on some processors (AMD), so that two rows take as long as two passes; for the
-same product written as W x^T it reads W once. With more rows, which depends on the shape of W, and on other processors
-(Intel), x W^T is faster. So both orders are measured on the weights of the model, when one of its kind is first opened:
-one weight after the other, as in a pass, because a weight that was read just before comes from a cache, where x W^T is
-faster. Outside `few_rows`, as in the decoding of transformers itself, a linear layer computes what torch computes, to
-the last bit.
+A decoding step of stacked branches multiplies a few rows with every weight matrix. For x W^T with 2 to 4 rows, MKL
+reads W once for each row on some processors (AMD), so that two rows take as long as two passes where W is in no cache;
+for the same product written as W x^T it reads W once. With more rows, which depends on the shape of W, and on other
+processors (Intel), x W^T is faster. So both orders are measured on the weights of the model, when one of its kind is
+first opened: one weight after the other, as in a pass, because a weight that was read just before comes from a cache,
+where x W^T is faster. Outside `few_rows`, as in the decoding of transformers itself, a linear layer computes what torch
+computes, to the last bit.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -28,7 +28,7 @@ Shape = tuple[int, ...]
 
 _COUNTS = 2, 3, 5, 8  # numbers of rows that are measured; from about twelve on, x W^T is faster
 _TURNS = 3  # the fastest of them counts
-_GAIN = 0.8  # of the time of x W^T: noise must not decide, as processes that share a run would differ in the last digits
+_GAIN = 0.8  # of the time of x W^T: noise must not decide, or processes that share a run differ in the last digits
 _LEAST_BYTES = 2**26  # of all weights: fewer are in a cache, where the orders differ little
 _MOST_BYTES = 2**27  # of the weights of one shape that are measured: no cache holds so many
 _few: ContextVar[bool] = ContextVar("mmhall_few_rows", default=False)
@@ -86,7 +86,7 @@ def choose_orders(weights: Sequence[Tensor]) -> dict[Shape, int]:
 def time_orders(weights: Sequence[Tensor], rows: int) -> dict[Shape, tuple[float, float]]:
     """Measure the products of a few rows with weights, in both orders.
 
-    Each order takes its turn with all weights, as a pass reads them; of one shape at most 128 MB are read, or one weight.
+    Each order takes its turn with all weights, as a pass reads them; of one shape 128 MB at most, or one weight.
 
     Args:
         weights: The weights, (outputs, inputs) each.
@@ -99,9 +99,10 @@ def time_orders(weights: Sequence[Tensor], rows: int) -> dict[Shape, tuple[float
     inputs = {
         weight.shape[1]: torch.ones(rows, weight.shape[1], dtype=weight.dtype, device=weight.device) for weight in read
     }
+    orders: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (nn.functional.linear, _swapped)
     seconds = [[inf, inf] for _ in read]
     for _ in range(_TURNS):
-        for order, product in enumerate((nn.functional.linear, _swapped)):
+        for order, product in enumerate(orders):
             for weight, best in zip(read, seconds, strict=True):
                 began = perf_counter()
                 product(inputs[weight.shape[1]], weight)

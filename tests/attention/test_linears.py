@@ -89,7 +89,7 @@ def test_closed_it_is_torchs_own_again(layer):
 
 
 def test_the_faster_order_is_taken_for_each_shape_and_number_of_rows(timing, monkeypatch):
-    """The tall weight pays up to three rows, the square one for two only, the wide one never; measured once a process."""
+    """The tall weight pays up to three rows, the square one for two only, the wide one never; measured once."""
     most = {(8, 4): 3, (4, 4): 2, (4, 8): 1}
     measured = timing(lambda shape, rows: 0.5 if rows <= most[shape] else 1.0)
     layers = {shape: nn.Linear(shape[1], shape[0], bias=False) for shape in most}

@@ -32,6 +32,7 @@ create table if not exists strikes (
     together integer not null default 0, alone integer not null default 0, asked integer not null default 0,
     primary key (benchmark, item)
 );
+create index if not exists strikes_by_batch on strikes (benchmark, batch);
 """
 _OPEN = """
 select batch, worker, renewed from leases where benchmark = ? and finished = 0
@@ -157,7 +158,8 @@ class Leases:
 
     def is_finished(self) -> bool:
         """Tell whether every batch is finished."""
-        return not self._store.read(f"{_OPEN} limit 1", (self._benchmark,))
+        open_one = "select 1 from leases where benchmark = ? and finished = 0 limit 1"
+        return not self._store.read(open_one, (self._benchmark,))
 
     def has_free_batch(self) -> bool:
         """Tell whether a free batch is left."""

@@ -191,16 +191,19 @@ class Pope(ObjectQuestions):
             object.__setattr__(self, "groups", (*type(self).groups, "pooled"))
 
     def phrase(self, questions: Sequence[Question], seed: int) -> list[Item]:
-        """Make one item of each question."""
-        return [self._item(q, id_) for q, id_ in zip(questions, item_ids(questions), strict=True)]
+        """Make one item of each question; items share prompts and groups, of which a million have few."""
+        shared: dict[Any, Any] = {}
+        return [self._item(q, id_, shared) for q, id_ in zip(questions, item_ids(questions), strict=True)]
 
-    def _item(self, question: Question, id_: str) -> Item:
+    def _item(self, question: Question, id_: str, shared: dict[Any, Any]) -> Item:
+        prompt = question.text + PROMPTS[self.prompt]
         groups = tuple(setting for setting, numbers in question.ids.items() for _ in numbers)
+        groups += ("pooled",) * (len(groups) if self.pooled else 0)
         return Item(
             id_,
             question.picture,
-            question.text + PROMPTS[self.prompt],
-            groups + ("pooled",) * (len(groups) if self.pooled else 0),
+            shared.setdefault(prompt, prompt),
+            shared.setdefault(groups, groups),
             {
                 "label": question.label,
                 "object": question.object or "",

@@ -33,6 +33,7 @@ from mmhall.benchmarks.evidence.unknown_words import measure_unknown
 from mmhall.benchmarks.rules.thoughts import restore_opening_mark
 from mmhall.benchmarks.run.pictures import note_pictures
 from mmhall.benchmarks.run.runs import Part, Run
+from mmhall.collecting import collector_paused
 from mmhall.errors import DataError, GenerationError, ImageError, PromptError, RunError, is_out_of_memory
 from mmhall.lvlm import LVLM
 from mmhall.results.leases import STRIKES, Leases
@@ -127,6 +128,7 @@ def split_batch(
     return [[left[item] for item in piece] for piece in pieces], given_up
 
 
+@collector_paused()
 def batches(items: Sequence[Item], size: int) -> list[list[Item]]:
     """Divide items into batches of at most `size`; the same items always give the same batches.
 

@@ -371,6 +371,12 @@ class Benchmark(Configured, ABC):
         return evaluate(self, items, rows, strategies, lineup, only)
 
 
+def share_equal(counts: Sequence[Counts]) -> list[Counts]:
+    """Return counts of which equal ones are one object: answers of one word have a dozen different ones."""
+    first: dict[tuple[tuple[str, float], ...], Counts] = {}
+    return [first.setdefault(tuple(own.items()), own) for own in counts]
+
+
 def by_strategy(rows: Sequence[Row]) -> dict[str, list[Row]]:
     """Group answers by strategy, in the order of first appearance."""
     grouped: dict[str, list[Row]] = {}

@@ -30,6 +30,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -49,7 +50,7 @@ from mmhall.benchmarks.data.pope_maker import (
 )
 from mmhall.benchmarks.data.pope_wording import PROMPTS, SUFFIX, WORDINGS, in_version, question_about
 from mmhall.benchmarks.rules import yes_bias, yesno
-from mmhall.benchmarks.rules.yesno import RULES, parse_official, parse_strict, read, score, tally
+from mmhall.benchmarks.rules.yesno import RULES, Label, parse_official, parse_strict, read, score, tally
 from mmhall.options import option
 
 __all__ = ["SETTINGS", "SUFFIX", "Pope", "parse_official", "parse_strict", "question_about", "score"]
@@ -155,16 +156,20 @@ class ObjectQuestions(PictureBenchmark):
 
     def count(self, item: Item, text: str) -> Counts:
         """Count one answer against its label."""
-        counts = tally(self.rule, item.truth["label"], text)
-        shows = item.truth.get("visibility")
-        for how in VISIBILITIES:
-            counts[f"asked {how}"] = counts["is_yes"] * (shows == how)
-            counts[f"found {how}"] = counts["tp"] * (shows == how)
-        return counts
+        return dict(_count(self.rule, item.truth["label"], text, item.truth.get("visibility")))
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Mark the whole answer as right or wrong."""
         return [(0, len(text), read(self.rule, item.truth["label"], text) == item.truth["label"])]
+
+
+@lru_cache(maxsize=4096)
+def _count(rule: str, label: Label, text: str, shows: str | None) -> Counts:
+    counts = tally(rule, label, text)
+    for how in VISIBILITIES:
+        counts[f"asked {how}"] = counts["is_yes"] * (shows == how)
+        counts[f"found {how}"] = counts["tp"] * (shows == how)
+    return counts
 
 
 @dataclass(frozen=True)

@@ -199,16 +199,19 @@ class Run:
 
     def rows_without_paths(self, part: Part) -> list[Row]:
         """Return the answers to a benchmark; error texts have no picture path, so that equal errors can be counted."""
-        pictures = {item.id: without_home(f"{part.picture(item)}: ") for item in part.items}
+        rows = self.rows(part)
+        failed = {row.item for row in rows if row.error is not None}
+        pictures = {item.id: without_home(f"{part.picture(item)}: ") for item in part.items if item.id in failed}
         return [
-            row if row.error is None else replace(row, error=row.error.removeprefix(pictures[row.item]))
-            for row in self.rows(part)
+            row if row.error is None else replace(row, error=row.error.removeprefix(pictures[row.item])) for row in rows
         ]
 
     def rows(self, part: Part) -> list[Row]:
         """Return the answers to a benchmark, with their judgements."""
         name = part.benchmark.name
-        return with_judgements(list(self.store.rows(name)), Judgements(self.store.path).all(name))
+        with collector_paused():
+            rows = list(self.store.rows(name))
+        return with_judgements(rows, Judgements(self.store.path).all(name))
 
 
 def _search_rule(spec: str, beams: int) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 from mmhall.errors import RunError
 from mmhall.files import why_not_a_file
-from mmhall.results.rows import COLUMNS, Row, from_columns, to_columns
+from mmhall.results.rows import COLUMNS, Row, RowReader, to_columns
 from mmhall.text import without_home
 
 __all__ = ["FILE", "Row", "Store", "differences"]
@@ -237,11 +237,9 @@ class Store:
 
     def rows(self, benchmark: str) -> Iterator[Row]:
         """Yield the answers and failures of a benchmark."""
+        query, reader = f"select {', '.join(COLUMNS)} from answers where benchmark = ? order by rowid", RowReader()
         with self._sqlite_errors("read"):
-            for values in self._connection.execute(
-                f"select {', '.join(COLUMNS)} from answers where benchmark = ? order by rowid", (benchmark,)
-            ):
-                yield from_columns(values)
+            yield from map(reader.read, self._connection.execute(query, (benchmark,)))
 
     def done(self, benchmark: str) -> set[tuple[str, str]]:
         """Return the (item, strategy) pairs with an answer; failures do not count."""

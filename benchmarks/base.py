@@ -223,7 +223,12 @@ class Metric:
 
 def series(counts: Sequence[Counts], weights: Mapping[str, float]) -> Array:
     """Return the weighted sum of counts of each item, in order, (items,)."""
-    return np.array([sum(weight * c[name] for name, weight in weights.items()) for c in counts], np.float64)
+    keys = [id(one) for one in counts]  # an object that stands there often is summed once; see `share_equal`
+    sums = {
+        key: sum(weight * one[name] for name, weight in weights.items())
+        for key, one in dict(zip(keys, counts, strict=True)).items()
+    }
+    return np.array([sums[key] for key in keys], np.float64)
 
 
 @dataclass(frozen=True)

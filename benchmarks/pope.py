@@ -214,7 +214,7 @@ class Pope(ObjectQuestions):
                 "object": question.object or "",
                 "visibility": question.visibility,
                 "question": question.text,
-                "ids": {setting: list(numbers) for setting, numbers in question.ids.items()},
+                "ids": question.ids,
             },
         )
 

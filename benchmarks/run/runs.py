@@ -387,7 +387,7 @@ def _compared(
         for each in loaded:
             name, items = each.benchmark.name, each.material.items
             if name in stored and stored[name]["items"] == described[name]["items"]:  # else the set-up is refused
-                _, _, old = stored_items(store, name, folder)
+                old = stored_items(store, name, folder)[2] if "pictures" in stored[name] else {}
                 known = {p: Fingerprint(d) for p, d in old.items()} | stored_fingerprints(store, name)
                 found[name] = compare_pictures(name, known, each.material.pictures, shown=shown)
                 refuse_changed(store, name, items, known, found[name])

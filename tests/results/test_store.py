@@ -145,7 +145,7 @@ def test_rows_share_what_is_equal_in_them_and_nothing_else(tmp_path):
         {"counted": counted, "score": 0.5},
         {"counted": counted, "score": 1.0},
         {"counted": {"passes": 3, "rows": 5}, "score": 1.0},
-        {"counted": {"passes": True, "rows": 1.0}},
+        {"counted": {"passes": True, "rows": 1}},
         {"counted": {"passes": 1, "rows": 1}},
     ]
     long = "A dog sits on a bench. " * 10

@@ -14,6 +14,7 @@ import pytest
 from mmhall.benchmarks import BENCHMARKS, benchmark
 from mmhall.benchmarks.base import Source, digest_of
 from mmhall.benchmarks.chair import Chair
+from mmhall.benchmarks.data.pictures import _annotation_parts, read_json, read_pictures
 from mmhall.benchmarks.pope import Pope
 from mmhall.benchmarks.run import items as run_items, runs
 from mmhall.benchmarks.run.items import note_files
@@ -25,6 +26,7 @@ from mmhall.results.leases import Leases
 from mmhall.results.pictures import Fingerprint, stored_fingerprints
 from mmhall.results.store import Store
 from mmhall.strategies import strategy
+from tests.benchmarks.conftest import picture, write_json
 
 GREEDY, VDD = strategy("greedy"), strategy("vdd(beta=0.5)")
 
@@ -145,6 +147,47 @@ class TestPictures:
         change(scenes / "000001.png", keep_time=False)
         with pytest.raises(RunError, match=r"chair\.pictures was"):
             begun(GREEDY, VDD)
+
+
+class TestData:
+    def test_of_an_annotation_only_what_is_used_is_kept(self, tmp_path):
+        """Outlines are most of a COCO file; boxes are read where they are asked for."""
+        entry = {
+            "id": 9,
+            "image_id": 1,
+            "category_id": 2,
+            "segmentation": [[1.5] * 60],
+            "area": 3,
+            "bbox": [0, 0, 4, 5],
+        }
+        images = [{"id": 1, "file_name": "a.png", "width": 8, "height": 10}]
+        whole = {"images": images, "annotations": [entry], "categories": [{"id": 2, "name": "dog"}]}
+        data = write_json(tmp_path / "c.json", whole)
+        picture(tmp_path / "a.png")
+        for boxes, more in ((True, {"bbox": [0, 0, 4, 5]}), (False, {})):
+            kept = read_json(data, "x", _annotation_parts(boxes))
+            assert kept == {**whole, "annotations": [{"image_id": 1, "category_id": 2, **more}]}
+            (read,) = read_pictures(data, tmp_path, boxes=boxes).pictures
+            assert read.objects == ("dog",)
+            assert read.boxes == ({"dog": ((0, 0, 0.5, 0.5),)} if boxes else {})
+
+    def test_a_large_file_is_named_while_it_is_read(self, scenes, monkeypatch, capsys):
+        file = scenes / "annotations.json"
+        asked = [(Chair(), Source(file))]
+        runs.read(asked)
+        monkeypatch.setattr(runs, "_LARGE_FILE", file.stat().st_size)
+        runs.read(asked, progress=False)
+        assert capsys.readouterr().err == ""
+        runs.read(asked)
+        assert capsys.readouterr().err == f"chair: reading {file}\n"
+
+    def test_many_items_are_counted_while_they_are_stored(self, begun, monkeypatch, capsys):
+        monkeypatch.setattr(runs, "MANY", 4)
+        begun()
+        assert capsys.readouterr().err == "chair: items stored: 4 of 4\n"
+        monkeypatch.setattr(runs, "MANY", 5)
+        begun()
+        assert capsys.readouterr().err == ""
 
 
 class TestItems:

@@ -31,7 +31,9 @@ from mmhall.benchmarks.evidence.mentions import measure_mentions
 from mmhall.benchmarks.evidence.threshold import SCORE, yes_score
 from mmhall.benchmarks.evidence.unknown_words import measure_unknown
 from mmhall.benchmarks.rules.thoughts import restore_opening_mark
+from mmhall.benchmarks.run.pictures import note_pictures
 from mmhall.benchmarks.run.runs import Part, Run
+from mmhall.collecting import collector_paused
 from mmhall.errors import DataError, GenerationError, ImageError, PromptError, RunError, is_out_of_memory
 from mmhall.lvlm import LVLM
 from mmhall.results.leases import STRIKES, Leases
@@ -74,7 +76,7 @@ def answer(
     store, name = run.store, part.benchmark.name
     made_batches = batches(part.items, batch_size)
     leases = Leases(store, name, len(made_batches))
-    answered, warm = len(store.done(name)), set[str]()
+    answered, warm = store.count_done(name), set[str]()
     progress(answered)
     while not leases.is_finished():
         number = leases.claim()
@@ -84,6 +86,7 @@ def answer(
         done = store.done_in(name, number)
         pieces, given_up = split_batch(leases, part, made_batches[number], strategies, number, done)
         for items in pieces:
+            note_pictures(store, part, items)
             with leases.note_asked(number, [item.id for item in items]):
                 asked = [each for each in strategies if any((item.id, str(each)) not in done for item in items)]
                 _warm_up(lvlm, part, items[0], [each for each in asked if str(each) not in warm])
@@ -96,7 +99,7 @@ def answer(
         store.add(given_up)
         progress(len(given_up))
         leases.finish(number)
-        if not answered and not store.done(name):
+        if not answered and not store.count_done(name):
             _refuse_hopeless(run, part)
 
 
@@ -125,6 +128,7 @@ def split_batch(
     return [[left[item] for item in piece] for piece in pieces], given_up
 
 
+@collector_paused()
 def batches(items: Sequence[Item], size: int) -> list[list[Item]]:
     """Divide items into batches of at most `size`; the same items always give the same batches.
 

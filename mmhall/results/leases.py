@@ -28,12 +28,12 @@ create table if not exists leases (
     benchmark text not null, batch integer not null, worker text, renewed real, finished integer not null default 0,
     primary key (benchmark, batch)
 );
+create index if not exists open_leases on leases (benchmark, batch) where finished = 0;
 create table if not exists strikes (
     benchmark text not null, batch integer not null, item text not null,
     together integer not null default 0, alone integer not null default 0, asked integer not null default 0,
     primary key (benchmark, item)
 );
-create index if not exists strikes_by_batch on strikes (benchmark, batch);
 """
 _UNSTRUCK = """
 select batch, worker, renewed from leases where benchmark = :benchmark and finished = 0
@@ -49,7 +49,10 @@ _ASK = """
 insert into strikes (benchmark, batch, item, asked) values (?, ?, ?, ?)
 on conflict (benchmark, item) do update set asked = excluded.asked
 """
-_ANSWERED = "update strikes set asked = 0 where benchmark = ? and batch = ?"
+_ANSWERED = (  # items without a strike are forgotten, so that the table stays small
+    "delete from strikes where benchmark = ? and batch = ? and together = 0 and alone = 0",
+    "update strikes set asked = 0 where benchmark = ? and batch = ?",
+)
 _STRUCK = """
 update strikes set together = together + (asked > 1), alone = alone + (asked = 1), asked = 0
 where benchmark = ? and batch = ? and asked > 0
@@ -140,7 +143,8 @@ class Leases:
             yield
         finally:
             with self._store.writing() as connection:
-                connection.execute(_ANSWERED, (self._benchmark, batch))
+                for statement in _ANSWERED:
+                    connection.execute(statement, (self._benchmark, batch))
 
     def strike(self, batch: int, items: Sequence[str]) -> None:
         """Give a strike to items of a batch: another process died while this one had it ask them together."""

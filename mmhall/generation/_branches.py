@@ -24,7 +24,8 @@ from mmhall.attention import Exit, Exits, Frame, Memory, Plan, few_rows, follow_
 from mmhall.generation._candidates import combine_scores
 from mmhall.generation._lockstep import lockstep_reference
 from mmhall.generation._prepare import PlannedBatch
-from mmhall.generation._state import DecodeState, join, prefill, prefill_shared
+from mmhall.generation._shared_pass import ReadPrompts, join_prompts, prefill_shared
+from mmhall.generation._state import DecodeState, prefill
 from mmhall.strategies import Step
 
 if TYPE_CHECKING:
@@ -64,11 +65,11 @@ class DecodeBatch:
         with lockstep_reference(main.plan, reference) as compared:
             first = replace(main.frame, reference=compared)
             with follow_frame(first):
-                states = [prefill_shared(main, exits) if reread is None else _read_twice(main, exits, first, reread)]
+                read = [prefill_shared(main, exits) if reread is None else _read_twice(main, exits, first, reread)]
         for branch in branches:
             with follow_frame(branch.frame):
-                states.append(prefill_shared(branch))
-        self._states = join(states)
+                read.append(prefill_shared(branch))
+        self._states = join_prompts(read)
 
     @property
     def logits(self) -> list[Tensor]:
@@ -211,21 +212,21 @@ class DecodeBatch:
         return [(state, len(state.blocks)) for state in self._states]
 
 
-def _read_twice(main: PlannedBatch, exits: Exits | None, frame: Frame, count: int) -> DecodeState:
+def _read_twice(main: PlannedBatch, exits: Exits | None, frame: Frame, count: int) -> ReadPrompts:
     """Read a batch of prompts, and the last `count` tokens a second time: one, or all."""
     second = replace(frame, reread=True, reference=None)
     if count == main.prepared.length:
         first = replace(main.prepared, cache=copy.deepcopy(main.prepared.cache))
         prefill(replace(main, prepared=first))
         with follow_frame(second):
-            return prefill(main, exits)
-    state = prefill(main, exits, past=True)
+            return ReadPrompts.of(prefill(main, exits))
+    (state,) = join_prompts([prefill_shared(main, exits, past=True)])
     last, early = state.ids[:, -1:], state.early
     state.drop_last()
-    with follow_frame(second):
+    with follow_frame(replace(second, blocks=state.blocks)):
         state.read(last)
     state.early = {**early, **state.early}
-    return state
+    return ReadPrompts.of(state)
 
 
 def _in_copies(rows: Tensor, size: int, copies: int) -> Tensor:

@@ -143,25 +143,13 @@ def prefill(source: PlannedBatch, exits: Exits | None = None, *, past: bool = Fa
     )
 
 
-def prefill_shared(source: PlannedBatch, exits: Exits | None = None) -> DecodeState:
-    """Read a batch of prompts, each shared prefix once."""
-    shared = source.prepared.shared
-    if shared is None:
-        return prefill(source, exits)
-    first, parts = prefill(PlannedBatch(shared.prepared)), shared.parts()
-    states = [first.taken(shared.of[rows]) for rows, _ in parts]
-    for state, (_, tokens) in zip(states, parts, strict=True):
-        state.read(tokens)
-    (state,) = join(states)
-    state.blocks = (replace(source.frame.blocks[0], prompt=state.ids.shape[1]),)
-    order = torch.cat([rows for rows, _ in parts])
-    if not torch.equal(order, torch.arange(len(order), device=order.device)):
-        state.select(order.argsort())
-    return state
+def join(states: Sequence[DecodeState], places: Sequence[int] | None = None) -> list[DecodeState]:
+    """Join states into one; return them unchanged if their caches cannot be joined.
 
-
-def join(states: Sequence[DecodeState]) -> list[DecodeState]:
-    """Join states into one, their rows in order; return them unchanged if their caches cannot be joined."""
+    Args:
+        states: The states.
+        places: 0-based place of each row in the joined cache; None: as they come. All else stays as it comes.
+    """
     all_caches = [state.cache for state in states]
     if len(states) == 1 or not caches.can_join(all_caches):
         return list(states)
@@ -181,7 +169,7 @@ def join(states: Sequence[DecodeState]) -> list[DecodeState]:
     )
     ids = _pad_and_concat([state.ids for state in states], 0)
     logits = torch.cat([state.logits for state in states])
-    cache = caches.join(all_caches)
+    cache = caches.join(all_caches, places)
     return [replace(states[0], ids=ids, kwargs=kwargs, cache=cache, logits=logits, blocks=blocks)]
 
 

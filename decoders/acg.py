@@ -77,6 +77,7 @@ class ACG(Strategy):
 class _Amplify(Op):
     """Adds what the picture adds to the newest row's head outputs, as far as it is orthogonal to the rest."""
 
+    first_row = -1
     writes = True  # no weight; but the row, whose weights are needed anyhow, is then not computed by SDPA a second time
 
     def __init__(self, layers: frozenset[int], image: Tensor, gamma: float, twin: int) -> None:

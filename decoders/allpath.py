@@ -38,6 +38,7 @@ from mmhall.analysis import head_logit_gains, measure_words, word_attention
 from mmhall.attention import Call, Op
 from mmhall.options import by_model
 from mmhall.strategies import (
+    FIRST_ROW,
     HEAD_GAINS,
     DifferingWords,
     Fit,
@@ -144,6 +145,7 @@ class _ScaleHeads(Op):
     def __init__(self, gains: Tensor, rows: str) -> None:
         self.layers = frozenset((gains != 1).any(dim=1).nonzero()[:, 0].tolist())
         self._gains, self._rows = gains, rows
+        self.first_row = FIRST_ROW[rows]
 
     def edit_output(self, call: Call, output: Tensor) -> Tensor:
         gains = self._gains[call.layer, :, None].to(output.device)

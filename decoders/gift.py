@@ -151,13 +151,13 @@ class _Enhance(Steer):
         super().__init__(layers)
         self._options, self._saliency, self._query, self._reread = options, saliency, query, reread
         self._has_words = saliency.words.any(dim=1)
-        self._groups: Groups | None = None
+        self._groups: Groups
 
     def rows(self, call: Call) -> LongTensor | None:
         return None if self._reread and call.step == 0 and not call.reread else call.newest
 
     def edit_probs(self, call: Call, rows: LongTensor, probs: Tensor) -> Tensor:
-        if self._groups is None:
+        if call.step == 0 and call.layer == min(self.layers or ()):  # of these prompts the map is known only now
             saliency, image = self._saliency.map(), self._saliency.image
             if self._options.twin:
                 saliency = shuffled_columns(saliency, image, self._options.twin, "saliency")

@@ -99,7 +99,7 @@ class KVSmooth(Strategy):
 class _Smooth(Op):
     """Smooths the newest column of each layer, for later tokens."""
 
-    kinds, remembers = frozenset({"full"}), True
+    kinds, remembers, first_row = frozenset({"full"}), True, -1
     writes = True  # nothing; but the row, whose weights are needed anyhow, is then not computed by SDPA a second time
 
     def __init__(self, options: KVSmooth, layers: frozenset[int]) -> None:

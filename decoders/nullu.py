@@ -36,6 +36,7 @@ from mmhall.errors import FitError
 from mmhall.fitting import read_states
 from mmhall.options import by_model
 from mmhall.strategies import (
+    FIRST_ROW,
     Fit,
     LearnedStrategy,
     Pair,
@@ -118,6 +119,7 @@ class RemoveSubspace(Op):
             rows: As in `edit_rows`.
         """
         self.layers, self._bases, self._rows = frozenset(bases), dict(bases), rows
+        self.first_row = FIRST_ROW[rows]
 
     def edit_states(self, visit: Visit, states: Tensor) -> Tensor:
         """Project the rows of a layer."""

@@ -108,6 +108,8 @@ class Only(Strategy):
 class _SideStream(Op):
     """Follows the text-leaning heads of one layer through the last layer."""
 
+    first_row = -1
+
     def __init__(
         self,
         layer: int,

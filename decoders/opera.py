@@ -114,6 +114,8 @@ class Watch(Op):
         answer: Weights on answer columns, each row's own column last, (rows, candidates, L).
     """
 
+    first_row = -1
+
     def __init__(self, layer: int, image: Tensor) -> None:
         """Choose a 0-based layer; `image` marks the prompts' image positions, (prompts, positions) bool."""
         self.layers, self._length = frozenset({layer}), image.shape[1]

@@ -47,6 +47,7 @@ from mmhall.fitting import read_states
 from mmhall.generation import make_request
 from mmhall.options import by_model, option
 from mmhall.strategies import (
+    FIRST_ROW,
     Fit,
     LearnedStrategy,
     Pair,
@@ -177,6 +178,7 @@ class PushRisky(Op):
         """Set the direction, (D,) float32, and the options; see `REVIS`."""
         self.layers, self._layer = frozenset({layer}), layer
         self._direction, self._alpha, self._threshold, self._rows = direction, alpha, threshold, rows
+        self.first_row = FIRST_ROW[rows]
         self._pushed, self._seen = torch.zeros((), dtype=torch.long), 0
 
     def edit_states(self, visit: Visit, states: Tensor) -> Tensor:

@@ -136,7 +136,7 @@ class LVLM(AnalysisMethods, ChoiceMethods):
         """Answer several prompts in one batch; each answer is the same as alone.
 
         The shared prefix of prompts about one picture (the same path or object) is read once, unless the strategy reads
-        or edits the pass over the prompt.
+        or edits its rows; see `Explanation.own_picture`. A picture that was encoded lately is not encoded again.
 
         Args:
             requests: Pairs of picture and prompt; or a batch made of them by `adapter.inputs`, so that the pictures are
@@ -144,7 +144,8 @@ class LVLM(AnalysisMethods, ChoiceMethods):
             strategy: As in `generate`.
             uncertainty: As in `generate`.
             scores: As in `generate`; an integer keeps those of so many first tokens.
-            shared_prefix: Whether to read shared prefixes once; answers are the same up to rounding.
+            shared_prefix: Whether to read shared prefixes once, and to use kept features of pictures; answers are the
+                same up to rounding.
             seeds: Seed of each request's draws; None: the setting `seed` for all.
             progress: Whether to show on stderr how many answers are complete.
             callback: Called with the 0-based number of a request and its answer, as soon as that is complete: while

@@ -1,7 +1,9 @@
 """Timing of the shared prefix: questions about one picture, answered together and each alone.
 
 The speed benchmark's model is asked six questions about each of two pictures in one batch, as POPE asks,
-with and without a shared prefix, in turns within one process. Answers are two tokens: a word and the end.
+with and without a shared prefix, in turns within one process. Every turn has new pictures, so that no features are kept
+from the turn before. Answers are two tokens: a word and the end. On a CPU the time of the process is measured, so that
+other work on the machine counts little.
 """
 
 from __future__ import annotations
@@ -12,17 +14,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from PIL import Image
-from torch import Tensor
 
 from mmhall.adapters import Adapter, Batch, Request
-from mmhall.benchmarks.timing.model import IMAGE_TOKENS, Size, random_adapter
+from mmhall.benchmarks.timing.model import IMAGE_TOKENS, Size, noise, random_adapter
 from mmhall.generation import Recipe, Settings, run
 from mmhall.strategies import strategy
 
-STRATEGIES = ("greedy", "vcd", "vdd")
-TURNS, PICTURES, QUESTIONS = 7, 2, 6
-_BEGINNING, _NAME, _ENDING, _NEW = 12, 3, 24, 2  # tokens before the object's name, at most in it, and behind
+STRATEGIES = ("greedy", "vcd", "vdd", "gift", "pai", "vaf", "vhr")
+TURNS, PICTURES, _NEW = 7, 2, 2
+_NAMES = ("dog", "traffic light", "big red car", "cat", "dining table", "small blue bird")  # one to three tokens
+_ASKED = "Is there a {} in the image? Please answer this question with yes or no, in one word only, and nothing else."
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,20 +53,21 @@ def measure(
         progress: Called after each run.
     """
     adapter = random_adapter(size, device)
-    inputs = questions(adapter)
     gains = []
     for spec in STRATEGIES:
         seconds: dict[bool, list[float]] = {True: [], False: []}
-        answers: dict[bool, list[list[int]]] = {}
+        same = True
         for turn in range(turns + 1):
+            inputs, answers = questions(adapter, turn), list[list[list[int]]]()
             for share in (True, False) if turn % 2 else (False, True):
                 began = _now(device)
-                answers[share] = _answer(adapter, inputs, spec, share=share)
+                answers.append(_answer(adapter, inputs, spec, share=share))
                 if turn:
                     seconds[share].append(_now(device) - began)
                 progress(1)
+            same &= answers[0] == answers[1]
         ratios = tuple(alone / together for together, alone in zip(seconds[True], seconds[False], strict=True))
-        gains.append(Gain(spec, ratios, answers[True] == answers[False]))
+        gains.append(Gain(spec, ratios, same))
     adapter.close()
     return gains
 
@@ -75,30 +77,17 @@ def runs() -> int:
     return 2 * len(STRATEGIES) * (TURNS + 1)
 
 
-def questions(adapter: Adapter) -> Batch:
-    """Make a batch of questions: a common start with the picture, an object's name, a common end."""
-    random = torch.Generator().manual_seed(0)
-    dtype, device = adapter.model.dtype, adapter.device
-    singles: list[dict[str, Tensor]] = []
-    requests = []
-    words = torch.arange(10, 10 + _BEGINNING + _ENDING)
-    image = torch.full((IMAGE_TOKENS,), adapter.image_token_id)
-    for _ in range(PICTURES):
-        pixels = torch.randn(1, 3, 336, 336, generator=random).to(device, dtype)
-        picture = Image.new("RGB", (1, 1))
-        for question in range(QUESTIONS):
-            name = torch.randint(100, 20_000, (1 + question % _NAME,), generator=random)
-            ids = torch.cat([words[:6], image, words[6:_BEGINNING], name, words[_BEGINNING:]])[None].to(device)
-            singles.append({"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": pixels})
-            requests.append(Request("?", (picture,)))
-    return Batch(adapter.stack(singles), singles, requests)
+def questions(adapter: Adapter, seed: int = 0) -> Batch:
+    """Make a batch of questions about pictures of noise, drawn from a seed."""
+    pictures = [noise(seed * PICTURES + number) for number in range(PICTURES)]
+    return adapter.inputs([Request(_ASKED.format(name), (picture,)) for picture in pictures for name in _NAMES])
 
 
 def describe_questions() -> str:
     """Describe the questions."""
     return (
-        f"{QUESTIONS} questions about each of {PICTURES} pictures in one batch, {IMAGE_TOKENS} image tokens, "
-        f"{_BEGINNING + _ENDING + 1} to {_BEGINNING + _ENDING + _NAME} text tokens, {_NEW} new ones"
+        f"{len(_NAMES)} questions about each of {PICTURES} pictures in one batch, {IMAGE_TOKENS} image tokens, "
+        f"31 to 33 text tokens, {_NEW} new ones"
     )
 
 
@@ -119,6 +108,7 @@ def _answer(adapter: Adapter, inputs: Batch, spec: str, *, share: bool) -> list[
 
 
 def _now(device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
+    if device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
     return time.perf_counter()

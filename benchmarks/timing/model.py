@@ -121,7 +121,7 @@ def timed_request(adapter: Adapter) -> Batch:
 
 def timed_prompts(count: int) -> list[tuple[Image.Image, str]]:
     """Return pictures of noise with questions of four lengths, the longest first."""
-    return [(_noise(number), _PROMPT + _LONGER * (_REPEATS - number % _REPEATS)) for number in range(count)]
+    return [(noise(number), _PROMPT + _LONGER * (_REPEATS - number % _REPEATS)) for number in range(count)]
 
 
 def fit_randomly(adapter: Adapter, methods: Sequence[Strategy]) -> None:
@@ -133,7 +133,7 @@ def fit_randomly(adapter: Adapter, methods: Sequence[Strategy]) -> None:
         pairs = []
         for number in range(_PAIRS):
             picture = Path(folder, f"{number}.png")
-            _noise(number).save(picture)
+            noise(number).save(picture)
             pairs.append(Pair(str(number), picture, "Describe it.", "There is a dog.", "There is a cat."))
         fitted = {method.name: _fit(adapter, method, pairs) for method in methods if _needs_fit(adapter, method)}
     adapter.artifacts = {**adapter.artifacts, **fitted}
@@ -152,7 +152,8 @@ def _fit(adapter: Adapter, method: Strategy, pairs: Sequence[Pair]) -> Artifact:
     return Artifact(method.name, tensors, facts)
 
 
-def _noise(seed: int) -> Image.Image:
+def noise(seed: int) -> Image.Image:
+    """Draw a picture of noise, 24 x 24 patches."""
     generator = torch.Generator().manual_seed(seed)
     pixels: Tensor = torch.randint(0, 256, (_SIDE, _SIDE, 3), generator=generator, dtype=torch.uint8)
     return Image.fromarray(pixels.numpy())

@@ -4,6 +4,7 @@
     settings    complete generation settings, which `generate` does not change
     caches      layers of a cache: joined, copied, cut
     attention   SDPA, its mask, and how to set the attention function of a decoder
+    outputs     outputs of parts of a model: tensors in `ModelOutput`s, lists and tuples
     pictures    how some models pack the tiles of a picture
     versions    versions of transformers that were tested
 

@@ -139,13 +139,17 @@ def can_join(caches: Sequence[DynamicCache]) -> bool:
     return True
 
 
-def join(caches: Sequence[DynamicCache]) -> DynamicCache:
-    """Concatenate the rows of all caches in the first one, padding shorter ones on the left; see `can_join`.
+def join(caches: Sequence[DynamicCache], places: Sequence[int] | None = None) -> DynamicCache:
+    """Collect the rows of all caches in the first one, padding shorter ones on the left; see `can_join`.
 
     Positions in the padding must be masked from then on. The other caches cannot be used any more.
+
+    Args:
+        caches: The caches.
+        places: 0-based place of each row, cache after cache; None: as they come.
     """
     stacks = zip(*(cache.layers for cache in caches), strict=True)
-    caches[0].layers = [_join_layers(layers) for layers in stacks]
+    caches[0].layers = [_join_layers(layers, places) for layers in stacks]
     return caches[0]
 
 
@@ -250,21 +254,24 @@ def _select_rows(states: Tensor, first: int, columns: int, rows: Tensor, candida
     return states[:, :, : columns + 1]
 
 
-def _join_layers(layers: Sequence[CacheLayerMixin]) -> CacheLayerMixin:
+def _join_layers(layers: Sequence[CacheLayerMixin], places: Sequence[int] | None) -> CacheLayerMixin:
     first = layers[0]
     if isinstance(first, LinearAttentionCacheLayerMixin):
         for states in (first.conv_states, first.recurrent_states):
             for index, state in states.items():
                 if state is not None:
                     name = "conv_states" if states is first.conv_states else "recurrent_states"
-                    states[index] = torch.cat([getattr(layer, name)[index] for layer in layers])
+                    joined = torch.cat([getattr(layer, name)[index] for layer in layers])
+                    if places is not None:
+                        joined = joined[torch.tensor(places, device=joined.device).argsort()]
+                    states[index] = joined
         return first
     if _shares_keys(first) or not first.is_initialized:
         return first
     positions, length = max(layer.get_seq_length() for layer in layers), max(layer.keys.shape[2] for layer in layers)
     joined = next((layer for layer in layers if isinstance(layer, ShortLayer)), first)
     joined.keys, joined.values = (
-        torch.cat([_pad_left(getattr(layer, part), length) for layer in layers]) for part in ("keys", "values")
+        _collect([getattr(layer, part) for layer in layers], length, places) for part in ("keys", "values")
     )
     if isinstance(joined, ShortLayer):
         joined.missing = positions - length
@@ -278,6 +285,16 @@ def _shares_keys(layer: CacheLayerMixin) -> bool:
     return getattr(layer, "is_initialized", False) and layer.keys is None
 
 
-def _pad_left(states: Tensor, length: int) -> Tensor:
-    missing = length - states.shape[2]
-    return torch.nn.functional.pad(states, (0, 0, missing, 0)) if missing else states
+def _collect(parts: Sequence[Tensor], length: int, places: Sequence[int] | None) -> Tensor:
+    """Collect keys or values, (rows, heads, columns, size) each, padded on the left to a length, in one copy."""
+    first, (_, heads, _, size) = 0, parts[0].shape
+    joined = parts[0].new_empty(sum(map(len, parts)), heads, length, size)
+    order = range(len(joined)) if places is None else places
+    for part in parts:
+        own, gap = order[first : first + len(part)], length - part.shape[2]
+        together = [*own] == [*range(own[0], own[0] + len(own))]  # a slice is faster
+        rows = slice(own[0], own[0] + len(own)) if together else torch.tensor(own, device=joined.device)
+        joined[rows, :, :gap] = 0
+        joined[rows, :, gap:] = part
+        first += len(part)
+    return joined

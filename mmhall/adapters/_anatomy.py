@@ -110,19 +110,24 @@ class Anatomy:
         return rotary
 
     @cached_property
+    def tower(self) -> PreTrainedModel | None:
+        """Vision tower; None: none was found."""
+        tower: PreTrainedModel = self.model.get_encoder(modality="image")
+        return None if tower is self.model or self.decoder.module in tower.modules() else tower
+
+    @cached_property
     def vision(self) -> Stack:
         """Vision tower and its encoder layers, those of both encoders where it has two.
 
         Raises:
             ModelError: There is no vision tower, or it has no stack of layers with attention and MLP.
         """
-        tower = self.model.get_encoder(modality="image")
-        if tower is self.model or self.decoder.module in tower.modules():
+        if self.tower is None:
             raise ModelError(f"{self.family}: no vision tower was found")
-        layers = tuple(_encoder_layers(tower))
+        layers = tuple(_encoder_layers(self.tower))
         if not layers:
-            raise ModelError(f"{self.family}: no stack of encoder layers was found in its {type(tower).__name__}")
-        return Stack(self.family, tower, layers)
+            raise ModelError(f"{self.family}: no stack of encoder layers was found in its {type(self.tower).__name__}")
+        return Stack(self.family, self.tower, layers)
 
     @property
     def feature_layer(self) -> int:

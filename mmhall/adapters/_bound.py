@@ -81,7 +81,7 @@ class HookedModel:
         self._accepted = {name for name in inspect.signature(model.forward).parameters if name != "labels"}
         install_attention_hook(self.decoder, self.layers, model.get_output_embeddings())
         self._open = True
-        self._tower = TowerHooks()
+        self._tower = TowerHooks(self.anatomy.tower)
         self._parts: dict[int, LayerParts] = {}
 
     def close(self) -> None:

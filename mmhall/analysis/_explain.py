@@ -11,7 +11,7 @@ from PIL import Image
 from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.analysis._explanation import BranchNote, Cost, Explanation, OpNote, OptionValue, counted
 from mmhall.attention import FEATURES, Drop, Exit, Op, acts_in_layer, overrides
-from mmhall.generation import Images, Job, Prompt, Recipe, make_request
+from mmhall.generation import Images, Job, Prompt, Recipe, make_request, why_not_shared
 from mmhall.options import rules
 from mmhall.strategies import Composed, Session, Strategy
 
@@ -64,6 +64,7 @@ def explain_strategy(adapter: Adapter, recipe: Recipe, image: Images, prompt: Pr
         exits=tuple(map(_describe_exit, session.exits)),
         scores=_scores(session),
         reread="nothing" if not session.reread else "its last token" if adapter.can_drop_last_token else "all of it",
+        own_picture=why_not_shared(adapter, inputs, session),
         chooses=_chooses(recipe, session),
         cost=_cost(job),
     )

@@ -99,6 +99,7 @@ class Explanation:
         exits: Inner layers whose predictions are read.
         scores: What the scores of a token are made from; "": they are the model's own.
         reread: What of the prompt is read twice: "nothing", "its last token" or "all of it".
+        own_picture: Why a picture is read again for each question about it; "": it is read once for all of them.
         chooses: How tokens are chosen.
         cost: Passes and rows.
     """
@@ -114,6 +115,7 @@ class Explanation:
     exits: tuple[str, ...]
     scores: str
     reread: str
+    own_picture: str
     chooses: str
     cost: Cost
 
@@ -131,6 +133,8 @@ def _lines(explanation: Explanation) -> Iterator[str]:
     yield from _line("Model", explanation.model)
     reread = "" if explanation.reread == "nothing" else f"; {explanation.reread} is read twice"
     yield from _line("Prompt", f"{_length(explanation, explanation)}{reread}")
+    if explanation.image_tokens:
+        yield from _line("", f"questions about one picture: {_format_sharing(explanation.own_picture)}")
     for number, option in enumerate(explanation.options):
         yield from _line("" if number else "Options", f"{option.name}={option.value!r}: {option.origin}")
     for number, op in enumerate(explanation.ops):
@@ -152,6 +156,10 @@ def _lines(explanation: Explanation) -> Iterator[str]:
     yield from _line("Cost", f"the prompt: {counted(cost.prompt_passes, 'pass', 'passes')} of one row")
     passes, rows = counted(cost.token_passes, "pass", "passes"), counted(cost.token_rows, "row", "rows")
     yield from _line("", f"each further token: {passes} of {rows}{' together' if cost.token_passes > 1 else ''}{most}")
+
+
+def _format_sharing(reason: str) -> str:
+    return f"it is read again for each, as {reason}" if reason else "it is read once for all of them"
 
 
 def _format_op(op: OpNote) -> str:

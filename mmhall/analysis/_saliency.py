@@ -12,7 +12,7 @@ import torch
 from torch import LongTensor, Tensor, nn
 
 from mmhall.adapters import Adapter, Inputs
-from mmhall.attention import Call, Op
+from mmhall.attention import Call, Columns, Op, first_marked
 from mmhall.strategies import top_half
 from mmhall.words import Word, split_words
 
@@ -58,7 +58,9 @@ class SaliencyProbe(Op):
             kinds: Kinds of layers that hold image columns.
         """
         self.layers, self.kinds, self.image, self.words = layers, kinds, image, words
+        self.first_row = first_marked(words) - 1
         self.shifts: dict[int, Tensor] = {}
+        self._image = Columns(image.float())
         self._at = words.any(dim=0).nonzero()[:, 0]
         self._row_positions = torch.unique(torch.cat([self._at - 1, self._at]))
 
@@ -68,20 +70,28 @@ class SaliencyProbe(Op):
 
     def see(self, call: Call, rows: LongTensor, probs: Tensor) -> None:
         """Sum the shifts of a layer."""
-        positions = rows + call.start
-        if len(positions) < len(self._row_positions):
-            return  # a layer that does not get these rows
-        at, words, marks = (part.to(probs.device) for part in (self._at, self.words, self.image))
+        if call.count < call.where.queries:
+            return  # a layer that gets only the newest row
+        positions, at, words = (part.to(probs.device) for part in (rows + call.start, self._at, call.each(self.words)))
+        at = at[at > call.start]  # a shared prefix holds words of other prompts only
         now, before = torch.searchsorted(positions, at), torch.searchsorted(positions, at - 1)
         shift = (probs[:, :, now] - probs[:, :, before]).clamp_min(0)
         shift = (shift * words[:, at][:, None, :, None]).sum(dim=2)  # (B, H, K)
-        length, width = self.image.shape[1], probs.shape[-1]
         if call.kind != "cross":
-            shift = shift * marks[:, None, call.offset : call.offset + width]
+            length, width = self.image.shape[1], probs.shape[-1]
+            shift = shift * self._image(call)[:, :, 0]
             shift = nn.functional.pad(shift, (call.offset, length - call.offset - width))
         heads = top_half(shift.sum(dim=-1)[:, :, None, None])[:, :, 0]
         count = heads.sum(dim=1).clamp_min(1) * words.sum(dim=1, keepdim=True).clamp_min(1)
-        self.shifts[call.layer] = ((shift * heads).sum(dim=1) / count).to(self.image.device)
+        self._store(call, ((shift * heads).sum(dim=1) / count).to(self.image.device))
+
+    def _store(self, call: Call, shifts: Tensor) -> None:
+        """Store the shifts of a layer for the prompts of this pass, (B, T)."""
+        if call.owners is None:
+            self.shifts[call.layer] = shifts
+            return
+        stored = self.shifts.setdefault(call.layer, shifts.new_zeros(len(self.image), shifts.shape[1]))
+        stored[call.owners.to(stored.device)] = shifts
 
     def of(self, layers: Sequence[int], count: int) -> Tensor:
         """Return the shifts of a single request, (layers, image tokens) float32 on the CPU; 0 in layers without any."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mmhall.attention._columns import AnswerColumns as AnswerColumns, Columns as Columns, Groups as Groups
     from mmhall.attention._dropping import Drop as Drop, check_layers as check_layers
     from mmhall.attention._exits import Exit as Exit, Exits as Exits
+    from mmhall.attention._features import reuse_features as reuse_features
     from mmhall.attention._hook import (
         NAME as NAME,
         install_attention_hook as install_attention_hook,
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     )
     from mmhall.attention._rows import (
         column_means as column_means,
+        first_marked as first_marked,
         output_of as output_of,
         scores_of as scores_of,
         visible_columns as visible_columns,
@@ -71,6 +73,7 @@ else:
             "_columns": "AnswerColumns Columns Groups",
             "_dropping": "Drop check_layers",
             "_exits": "Exit Exits",
+            "_features": "reuse_features",
             "_hook": "NAME install_attention_hook remove_attention_hook",
             "_linears": "choose_orders few_rows time_orders",
             "_memory": "Memory",
@@ -79,7 +82,7 @@ else:
             "_plan": "POSITIONS Plan ROWS active acts_at_site acts_in_layer follow_frames",
             "_read_out": "ReadOut",
             "_rotary": "RecordVectors Rotary measure_rotary",
-            "_rows": "column_means output_of scores_of visible_columns",
+            "_rows": "column_means first_marked output_of scores_of visible_columns",
             "_tower": "PictureRows Tower TowerHooks",
         },
     )

@@ -240,6 +240,9 @@ class Op:
             of tokens and pictures). With `kinds` VISION also "features": the input of the projector after the vision
             tower, independent of `layers`.
         projection: Whether the edit of states is a projection, which may follow another op's edit at the same site.
+        first_row: First position of the prompts whose row the op reads or edits: one for all, or one of each,
+            (prompts,); -1: the last; 0: any. Rows before it may be read once for several prompts, without the op. Then
+            prompts come in several passes, each over the ends of some of them; see `start` and `owners`.
     """
 
     layers: frozenset[int] | None = None
@@ -251,6 +254,7 @@ class Op:
     remembers: bool = False
     sites: frozenset[str] = frozenset()
     projection: bool = False
+    first_row: int | Tensor = 0
 
     def remask(self, call: Call) -> Tensor | None:
         """Return which columns each row sees, instead of `call.mask`, (B, 1|H, Q, K) bool; None: the mask stays.

@@ -70,6 +70,11 @@ def causal_mask(call: Call, rows: Tensor) -> Tensor:
     return (columns[None, :] <= rows[:, None] + call.start)[None, None]
 
 
+def first_marked(positions: Tensor) -> Tensor:
+    """Return the first marked position of each prompt, (prompts, T) bool to (prompts,); the last where none is."""
+    return torch.nn.functional.pad(positions[:, :-1], (0, 1), value=True).int().argmax(dim=1)
+
+
 def column_means(call: Call, attended: Tensor | None = None) -> Tensor:
     """Return the mean attention that each column gets from the rows that see it, (B, H, K) float32.
 

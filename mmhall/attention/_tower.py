@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 
 from mmhall._transformers.attention import sdpa
 from mmhall.attention._attend import attend_with_ops
+from mmhall.attention._features import keep_features
 from mmhall.attention._hook import NAME, bind_attention, unbind_attention
 from mmhall.attention._ops import FEATURES, Call, Visit
 from mmhall.attention._passes import Block, Frame, Pass, current_frames, suspended, tower_pass
@@ -134,12 +135,12 @@ class TowerPass:
 class TowerHooks:
     """Hooks of one adapter on a vision tower, installed when an op first needs them, removed with the adapter.
 
-    Without ops for it, a tower has no hooks.
+    Without ops for it, a tower has no hooks; it keeps what it computes, see `keep_features`.
     """
 
-    def __init__(self) -> None:
-        """Start without hooks."""
-        self._undo: dict[str, Callable[[], None]] = {}
+    def __init__(self, tower: nn.Module | None = None) -> None:
+        """Start without hooks; a tower keeps what it computes from now on."""
+        self._undo = {} if tower is None else {"kept features": keep_features(tower)}
 
     def open(self, tower: Tower) -> None:
         """Install the hooks that a plan needs.

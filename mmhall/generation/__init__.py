@@ -62,6 +62,7 @@ if TYPE_CHECKING:
         check_seeds as check_seeds,
         make_settings as make_settings,
     )
+    from mmhall.generation._shared_prefix import why_not_shared as why_not_shared
     from mmhall.generation._state import DecodeState as DecodeState, prefill as prefill
     from mmhall.generation._streaming import Stream as Stream, Turns as Turns
     from mmhall.generation._threads import CallerContext as CallerContext
@@ -84,6 +85,7 @@ else:
             "_run": "answer_first decode end_ids first_token_scores forced_logprobs plan_batch run",
             "_sampling": "Answers",
             "_settings": "Settings check_seeds make_settings",
+            "_shared_prefix": "why_not_shared",
             "_state": "DecodeState prefill",
             "_streaming": "Stream Turns",
             "_threads": "CallerContext",

@@ -27,7 +27,8 @@ from mmhall.attention import Exit, Exits, Frame, Memory, Plan, follow_frames
 from mmhall.generation._candidates import combine_scores
 from mmhall.generation._lockstep import lockstep_reference
 from mmhall.generation._prepare import PlannedBatch
-from mmhall.generation._state import DecodeState, Group, join, prefill, prefill_shared
+from mmhall.generation._shared_pass import ReadPrompts, join_prompts, prefill_shared
+from mmhall.generation._state import Group, prefill
 from mmhall.generation._together import keep_together, select_together, split_together, step_together
 from mmhall.strategies import Step
 
@@ -73,15 +74,11 @@ class DecodeBatch:
         with lockstep_reference(main.plan, reference) as compared:
             first = replace(main.frame, reference=compared)
             with follow_frames(first):
-                states = [prefill_shared(main, exits) if reread is None else _read_twice(main, exits, first, reread)]
+                read = [prefill_shared(main, exits) if reread is None else _read_twice(main, exits, first, reread)]
         for branch in branches:
             with follow_frames(branch.frame):
-                states.append(prefill_shared(branch))
-        groups = [state.groups[0] for state in states]
-        joined = join(states)
-        if len(joined) < len(states):
-            groups = joined[0].groups = [replace(groups[0], blocks=tuple(b for group in groups for b in group.blocks))]
-        self.parts = list(zip(joined, groups, strict=True))
+                read.append(prefill_shared(branch))
+        self.parts = [(state, state.groups[0]) for state in join_prompts(read)]
 
     @property
     def logits(self) -> list[Tensor]:
@@ -212,19 +209,19 @@ class DecodeBatch:
         return [block.plan for _, group in self.parts for block in group.blocks if block.plan is not None]
 
 
-def _read_twice(main: PlannedBatch, exits: Exits | None, frame: Frame, count: int) -> DecodeState:
+def _read_twice(main: PlannedBatch, exits: Exits | None, frame: Frame, count: int) -> ReadPrompts:
     """Read a batch of prompts, and the last `count` tokens a second time: one, or all."""
     second = replace(frame, reread=True, reference=None)
     if count == main.prepared.length:
         first = replace(main.prepared, cache=copy.deepcopy(main.prepared.cache))
         prefill(replace(main, prepared=first))
         with follow_frames(second):
-            return prefill(main, exits)
-    state = prefill(main, exits, past=True)
+            return ReadPrompts.of(prefill(main, exits))
+    (state,) = join_prompts([prefill_shared(main, exits, past=True)])
     (group,) = state.groups
     last, early = state.ids[:, -1:], group.early
     state.drop_last()
-    with follow_frames(second):
+    with follow_frames(replace(second, blocks=group.blocks)):
         state.read(last)
     group.early = {**early, **group.early}
-    return state
+    return ReadPrompts.of(state)

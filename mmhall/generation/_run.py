@@ -15,7 +15,7 @@ from transformers import StoppingCriteria
 from mmhall._transformers import caches
 from mmhall._transformers.settings import ResolvedSettings, minimal_settings
 from mmhall.adapters import Adapter, Inputs
-from mmhall.attention import Block, Frame, Memory, Op, follow_frames
+from mmhall.attention import Block, Frame, Memory, Op, follow_frames, reuse_features
 from mmhall.errors import CompositionError, OptionError
 from mmhall.generation._beams import search
 from mmhall.generation._branches import DecodeBatch
@@ -23,7 +23,7 @@ from mmhall.generation._candidates import TokenSampler, check_scores, name_in_er
 from mmhall.generation._job import Decoding, Job, check_room, rewrite_inputs
 from mmhall.generation._prepare import PlannedBatch, PreparedBatch, prepare
 from mmhall.generation._sampling import Answers
-from mmhall.generation._shared_prefix import SharedPrefix, split_prefixes
+from mmhall.generation._shared_prefix import SharedPrefix, split_prefixes, why_whole
 from mmhall.strategies import Session, Strategy
 from mmhall.words import decode_answer
 
@@ -40,7 +40,7 @@ def run(job: Job) -> Tensor:
         CompositionError: The strategy's combination returns another shape.
         OptionError: A strategy that searches is combined with sampling, or scores are to be kept of a search.
     """
-    with torch.inference_mode():
+    with torch.inference_mode(), reuse_features(job.share):
         return decode(job, _plan_main(job))
 
 
@@ -51,7 +51,7 @@ def begin(job: Job) -> Answers:
         PromptError: Pictures and placeholders do not match.
         GenerationError: A first score is not finite.
     """
-    with torch.inference_mode(), name_in_errors(job.name):
+    with torch.inference_mode(), reuse_features(job.share), name_in_errors(job.name):
         main = _plan_main(job)
         return _answers(job, main, prefill_batch(job.adapter, main, job.session, job.config, share=job.share))
 
@@ -75,7 +75,7 @@ def decode(job: Job, main: PlannedBatch) -> Tensor:
 
 def _plan_main(job: Job) -> PlannedBatch:
     """Prepare the main batch of a job, with what ends its answers."""
-    share = job.share and not (job.session.steers or job.watch)
+    share = job.share and not why_whole(job.adapter, job.session)
     main = plan_batch(job.adapter, job.inputs, (*job.session.ops, *job.watch), job.config, share=share)
     criteria = main.prepared.criteria
     if job.pause is not None:
@@ -184,7 +184,7 @@ def prefill_batch(
         main: The batch, with a plan of the session's ops.
         session: Its session.
         config: The generation settings in force.
-        share: Read the shared prefixes of branches without ops once.
+        share: Read the shared prefixes of branches once.
         splits: Whether candidate tokens may be read in one pass, which needs a plan everywhere; true for a search.
 
     Raises:
@@ -200,7 +200,7 @@ def prefill_batch(
             branch.inputs,
             branch.ops,
             config,
-            share=share and not branch.ops,
+            share=share,
             memory=main.memory,
             number=number,
         )
@@ -250,22 +250,26 @@ def plan_batch(
     """
     plan, memory = adapter.plan(ops, inputs, empty=empty), Memory() if memory is None else memory
     with follow_frames(Frame((Block(plan, number=number),), memory=memory)):
-        return PlannedBatch(prepare_inputs(adapter, inputs, config, share=share), plan, memory, number)
+        return PlannedBatch(prepare_inputs(adapter, inputs, config, ops, share=share), plan, memory, number)
 
 
-def prepare_inputs(adapter: Adapter, inputs: Inputs, config: ResolvedSettings, *, share: bool = False) -> PreparedBatch:
-    """Prepare a batch for decoding, one row a prompt; with `share`, also its shared prefixes."""
+def prepare_inputs(
+    adapter: Adapter, inputs: Inputs, config: ResolvedSettings, ops: Sequence[Op] = (), *, share: bool = False
+) -> PreparedBatch:
+    """Prepare a batch for decoding, one row a prompt; with `share`, also its shared prefixes, as far as ops allow."""
     single = copy.deepcopy(config)
     single.update(num_beams=1, num_return_sequences=1, early_stopping=False, length_penalty=None, max_length=None)
     single.stop_strings = None  # `generate` needs a tokenizer for them, and passes none to a callable
-    return (_prepare_shared(adapter, inputs, single) if share else None) or prepare(
+    return (_prepare_shared(adapter, inputs, single, ops) if share else None) or prepare(
         adapter.model_for(inputs), inputs, single
     )
 
 
-def _prepare_shared(adapter: Adapter, inputs: Inputs, single: ResolvedSettings) -> PreparedBatch | None:
+def _prepare_shared(
+    adapter: Adapter, inputs: Inputs, single: ResolvedSettings, ops: Sequence[Op]
+) -> PreparedBatch | None:
     """Prepare shared prefixes with their pictures, and the whole prompts as text; None: nothing is shared."""
-    split = split_prefixes(adapter, inputs)
+    split = split_prefixes(adapter, inputs, ops)
     prefixes = None if split is None else prepare(adapter.model, split.inputs, single)
     if split is None or prefixes is None or not caches.can_join([prefixes.cache] * 2):
         return None

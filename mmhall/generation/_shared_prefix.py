@@ -5,7 +5,8 @@ for each picture and its cache copied to every question; then the rest of each q
 in one pass. There is no padding between a prefix and its rest, so positions, windows and recurrent states are those of
 the whole prompt; results differ only by rounding.
 
-The pictures must be identical to the last pixel, and the prompts' rows must not attend to later tokens.
+The pictures must be identical to the last pixel, and the prompts' rows must not attend to later tokens. A prefix ends
+before the first row that an op reads or edits (`Op.first_row`), so it is read without ops.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import torch
 from torch import Tensor
 
 from mmhall.adapters import PER_POSITION, Adapter, Batch, Inputs, has_picture
+from mmhall.attention import Op
+from mmhall.strategies import Session
 
 if TYPE_CHECKING:
     from mmhall.generation._prepare import PreparedBatch
@@ -62,14 +65,18 @@ class SharedPrefix:
         return groups
 
 
-def split_prefixes(adapter: Adapter, inputs: Inputs) -> PrefixSplit | None:
-    """Split prompts about one picture where they begin to differ; None: there is nothing to share."""
+def split_prefixes(adapter: Adapter, inputs: Inputs, ops: Sequence[Op] = ()) -> PrefixSplit | None:
+    """Split prompts about one picture where they begin to differ or an op begins to act; None: nothing is shared."""
     if not adapter.can_split_prompt or not isinstance(inputs, Batch) or not has_picture(inputs):
         return None
     groups = _groups(inputs)
     if len(groups) == len(inputs.singles):
         return None
-    cuts = [_prefix_length(adapter, [inputs.singles[row] for row in group]) for group in groups]
+    ends = first_rows(inputs, ops)
+    cuts = [
+        _prefix_length(adapter, [inputs.singles[row] for row in group], min(ends[row] for row in group))
+        for group in groups
+    ]
     if not all(cuts):
         return None
     of = torch.empty(len(inputs.singles), dtype=torch.long, device=inputs["input_ids"].device)
@@ -103,14 +110,57 @@ def _same_pictures(batch: Batch, a: int, b: int) -> bool:
     return all(torch.equal(first[key], second[key]) for key in first if key not in PER_POSITION)
 
 
-def _prefix_length(adapter: Adapter, singles: Sequence[Inputs]) -> int:
-    """Return the length of the longest common prefix that ends behind the picture, in tokens; 0: there is none."""
+def why_whole(adapter: Adapter, session: Session) -> str:
+    """Return why the main prompts of a session cannot be read in two parts, whatever its ops do; "": they can."""
+    if not adapter.can_split_prompt:
+        return "this model reads a prompt at once"
+    if session.reference is not None:
+        return "another prompt is read in lock step with the whole one"
+    if any(early.positions is not None for early in session.exits):
+        return "predictions are read at positions of the prompt"
+    return "the whole prompt is read twice" if session.reread and not adapter.can_drop_last_token else ""
+
+
+def why_not_shared(adapter: Adapter, inputs: Inputs, session: Session) -> str:
+    """Return why a picture is read again for each question about it; "": it is read once for all of them.
+
+    Args:
+        adapter: The model.
+        inputs: A request.
+        session: Its session.
+    """
+    if not isinstance(inputs, Batch) or not has_picture(inputs):
+        return "there is none"
+    last = _last_of_picture(adapter, inputs.singles)
+    acting = [type(op).__name__ for op in session.ops if first_rows(inputs, [op])[0] <= last]
+    return why_whole(adapter, session) or (f"{acting[0]} reads or edits the picture's rows" if acting else "")
+
+
+def first_rows(inputs: Batch, ops: Sequence[Op]) -> list[int]:
+    """Return the position in each prompt, without padding, from which on it is read by itself.
+
+    It is that of the first row of an op, and not the last one alone: one token would be taken for one of an answer.
+    """
+    lengths = torch.tensor([single["input_ids"].shape[1] for single in inputs.singles])
+    longest, first = inputs["input_ids"].shape[1], lengths - (2 if ops else 1)
+    for op in ops:
+        row = torch.as_tensor(op.first_row).cpu()
+        first = first.minimum(torch.where(row < 0, row + longest, row) - longest + lengths)
+    return [int(row) for row in first]
+
+
+def _prefix_length(adapter: Adapter, singles: Sequence[Inputs], most: int) -> int:
+    """Return the length of the longest common prefix with the picture, at most `most` tokens; 0: there is none."""
     shortest = min(single["input_ids"].shape[1] for single in singles)
     rows = torch.cat([single["input_ids"][:, :shortest] for single in singles])
     differing = (rows != rows[:1]).any(dim=0).nonzero()
-    cut = min(shortest - 1, int(differing[0]) if len(differing) else shortest)
-    last_image = max(int(adapter.placeholders(single["input_ids"]).nonzero()[-1, 1]) for single in singles)
-    return cut if cut > last_image + 1 else 0
+    cut = min(most, int(differing[0]) if len(differing) else shortest)
+    return cut if cut > _last_of_picture(adapter, singles) else 0
+
+
+def _last_of_picture(adapter: Adapter, singles: Sequence[Inputs]) -> int:
+    """Return the last position of a picture in any of some prompts."""
+    return max(int(adapter.placeholders(single["input_ids"]).nonzero()[-1, 1]) for single in singles)
 
 
 def _truncate(single: Inputs, cut: int) -> dict[str, Tensor]:

@@ -123,7 +123,7 @@ class DecodeState:
             self.logits, early = self.before_split
             for group, before in zip(self.groups, early, strict=True):
                 group.early = before
-        self._pick(index, rows)
+        self.pick(index, rows)
         if candidates is None:
             self._drop_position()
             return
@@ -143,7 +143,7 @@ class DecodeState:
         index = group.copies(rows) + self.place(group).start
         copied = replace(self, kwargs=dict(self.kwargs), cache=caches.copy_rows(self.cache, index))
         copied.groups = [replace(group)]
-        copied._pick(index, [rows])
+        copied.pick(index, [rows])
         return copied
 
     def select(self, choices: Sequence[Tensor]) -> None:
@@ -154,10 +154,10 @@ class DecodeState:
         """
         index = self._index(choices)
         self.cache.reorder_cache(index)
-        self._pick(index, choices)
+        self.pick(index, choices)
         self.groups = [group for group in self.groups if group.size]
         padding = min(block.padding for group in self.groups for block in group.blocks)
-        if padding:
+        if padding > 0:
             self._drop_padding(padding)
 
     def spread(self, values: Sequence[Tensor]) -> Tensor:
@@ -212,7 +212,7 @@ class DecodeState:
         for group in self.groups:
             group.blocks = tuple(replace(block, padding=block.padding - count) for block in group.blocks)
 
-    def _pick(self, index: Tensor, choices: Sequence[Tensor]) -> None:
+    def pick(self, index: Tensor, choices: Sequence[Tensor]) -> None:
         """Select rows of all but the cache, by their index and by the main rows of each group."""
         self.ids, self.logits = self.ids[index], self.logits[index]
         for group, rows in zip(self.groups, choices, strict=True):
@@ -237,25 +237,13 @@ def prefill(source: PlannedBatch, exits: Exits | None = None, *, past: bool = Fa
     return DecodeState(prepared.model, ids, kwargs, prepared.cache, _last(logits, ids), [group])
 
 
-def prefill_shared(source: PlannedBatch, exits: Exits | None = None) -> DecodeState:
-    """Read a batch of prompts, each shared prefix once."""
-    shared = source.prepared.shared
-    if shared is None:
-        return prefill(source, exits)
-    first, parts = prefill(PlannedBatch(shared.prepared)), shared.parts()
-    states = [first.taken(first.groups[0], shared.of[rows]) for rows, _ in parts]
-    for state, (_, tokens) in zip(states, parts, strict=True):
-        state.read(tokens)
-    (state,) = join(states)
-    order = torch.cat([rows for rows, _ in parts])
-    state.groups = [Group((replace(source.frame.blocks[0], prompt=state.ids.shape[1]),), len(order))]
-    if not torch.equal(order, torch.arange(len(order), device=order.device)):
-        state.select([order.argsort()])
-    return state
+def join(states: Sequence[DecodeState], places: Sequence[int] | None = None) -> list[DecodeState]:
+    """Join states into one, their groups in order; return them unchanged if their caches cannot be joined.
 
-
-def join(states: Sequence[DecodeState]) -> list[DecodeState]:
-    """Join states into one, their groups in order; return them unchanged if their caches cannot be joined."""
+    Args:
+        states: The states.
+        places: 0-based place of each row in the joined cache; None: as they come. All else stays as it comes.
+    """
     all_caches = [state.cache for state in states]
     if len(states) == 1 or not caches.can_join(all_caches):
         return list(states)
@@ -275,7 +263,7 @@ def join(states: Sequence[DecodeState]) -> list[DecodeState]:
     groups = [group for state in states for group in state.groups]
     ids = _pad_and_concat([state.ids for state in states], 0)
     logits = torch.cat([state.logits for state in states])
-    cache = caches.join(all_caches)
+    cache = caches.join(all_caches, places)
     return [replace(states[0], ids=ids, kwargs=kwargs, cache=cache, logits=logits, groups=groups)]
 
 

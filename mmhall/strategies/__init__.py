@@ -99,6 +99,7 @@ if TYPE_CHECKING:
         text_segments as text_segments,
     )
     from mmhall.strategies._steering import (
+        FIRST_ROW as FIRST_ROW,
         MLP_UPDATE as MLP_UPDATE,
         ReadOutputs as ReadOutputs,
         TurnUpdates as TurnUpdates,
@@ -148,7 +149,7 @@ else:
             "_questions": "Question QuestionSet RECOMMENDED_QUESTIONS",
             "_registry": "STRATEGIES",
             "_segments": "Segments picture_segments text_segments",
-            "_steering": "MLP_UPDATE ReadOutputs TurnUpdates edit_rows rows_option turn",
+            "_steering": "FIRST_ROW MLP_UPDATE ReadOutputs TurnUpdates edit_rows rows_option turn",
             "_step": "Step",
             "_twins": "neutral_text other_pictures random_choice random_columns random_like random_subspace "
             "rank_columns shuffled_columns twin_generator twin_option",

@@ -113,11 +113,6 @@ class Session:
         """The branch that is read in lock step with the main prompt."""
         return next((branch for branch in self.branches if branch.lockstep), None)
 
-    @property
-    def steers(self) -> bool:
-        """Whether the pass over the main prompts differs from the plain model's, or reads more than logits."""
-        return bool(self.ops or self.exits or self.reread or self.reference is not None)
-
     def findings(self, depth: int) -> dict[str, Tensor]:
         """Return what was measured and chosen in a single request, by name; see `mmhall.attention.Op.findings`.
 

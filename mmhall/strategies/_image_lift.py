@@ -10,7 +10,7 @@ import torch
 from torch import LongTensor, Tensor
 
 from mmhall.adapters import Adapter
-from mmhall.attention import Call, Op
+from mmhall.attention import Call, Op, first_marked
 from mmhall.strategies import Strategy
 
 
@@ -41,7 +41,10 @@ class RowStrategy(Strategy):
 
 
 class Steer(Op):
-    """The base of ops that edit the newest row, or all rows behind the picture."""
+    """The base of ops that edit the newest row, or all rows behind the picture.
+
+    A subclass that reads other rows, or keeps values of all prompts in attributes, sets `first_row` to 0.
+    """
 
     writes = True
 
@@ -53,6 +56,7 @@ class Steer(Op):
             behind: Prompt positions to edit besides the newest row, (B, T) bool; None: no others.
         """
         self.layers = layers
+        self.first_row = -1 if behind is None else first_marked(behind)
         self._behind = behind
         self._positions = behind.any(dim=0).nonzero()[:, 0] if behind is not None else None
 

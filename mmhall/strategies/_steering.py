@@ -13,6 +13,7 @@ from mmhall.attention import EVERY, Op, Place, Visit
 from mmhall.options import option
 
 MLP_UPDATE = "the update of the MLP"  # the claim of strategies that edit what the MLPs add
+FIRST_ROW = {"all": 0, "answer": -1}  # `Op.first_row` by the option `rows`
 
 
 def rows_option() -> Any:
@@ -89,6 +90,7 @@ class TurnUpdates(Op):
         self.directions = dict(directions)
         self._units = {layer: normalize(direction, dim=-1) for layer, direction in directions.items()}
         self._strength, self._rows, self._gated = strength, rows, gated
+        self.first_row = FIRST_ROW[rows]
 
     def edit_states(self, visit: Visit, states: Tensor) -> Tensor:
         """Turn the rows of a layer, each prompt's towards its own direction."""

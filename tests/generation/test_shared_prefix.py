@@ -11,8 +11,8 @@ from mmhall.adapters.paligemma import PaliGemmaAdapter
 from mmhall.generation._prepare import PlannedBatch
 from mmhall.generation._run import prepare_inputs
 from mmhall.generation._settings import Settings
+from mmhall.generation._shared_pass import join_prompts, prefill_shared
 from mmhall.generation._shared_prefix import split_prefixes
-from mmhall.generation._state import prefill_shared
 from mmhall.strategies import strategy
 from tests.generation.reference import FAMILIES, QUIET, endless, in_turn, ours, picture
 from tests.jobs import run
@@ -39,7 +39,8 @@ def answers(adapter, spec, *, share, **settings):
 def state(adapter, *, share):
     config = Settings(max_new_tokens=4).resolved(adapter.generator)
     with torch.inference_mode():
-        return prefill_shared(PlannedBatch(prepare_inputs(adapter, adapter.inputs(ASKED), config, share=share)))
+        prepared = prepare_inputs(adapter, adapter.inputs(ASKED), config, share=share)
+        return join_prompts([prefill_shared(PlannedBatch(prepared))])[0]
 
 
 @QUIET

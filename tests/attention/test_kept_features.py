@@ -1,0 +1,205 @@
+"""A picture is encoded once; whatever could change what a tower computes is noticed."""
+
+from __future__ import annotations
+
+import copy
+import gc
+
+import pytest
+import torch
+from torch import nn
+
+from mmhall.adapters import adapter_for
+from mmhall.adapters._base import Request
+from mmhall.attention import _features as features, reuse_features
+from mmhall.attention._features import KeptFeatures, TowerCall
+from mmhall.generation._settings import Settings
+from mmhall.strategies import strategy
+from tests.generation.reference import FAMILIES, QUIET, picture
+from tests.jobs import run
+from tests.zoo import ZOO
+
+pytestmark = QUIET
+A, B, C = picture(40, 40, 4), picture(64, 32, 8), picture(40, 40, 2)
+MIXED = {"gemma4", "mistral3"}  # their towers return one list for all pictures, without a grid
+
+
+class Asked:
+    """A fresh model, and how many rows the first layer of its tower has read."""
+
+    def __init__(self, family="llava"):
+        self.adapter = adapter_for(*ZOO[family]())
+        self.read = 0
+        self.adapter.anatomy.vision.layers[0].register_forward_pre_hook(self._count, with_kwargs=True)
+
+    def _count(self, layer, args, kwargs):
+        self.read += len([*args, *kwargs.values()][0])
+
+    def __call__(self, *pairs, spec="greedy", share=True):
+        """Answers, and the rows that were encoded for them."""
+        self.read = 0
+        method, chosen = strategy(spec), Settings(max_new_tokens=3)
+        config = chosen.resolved(self.adapter.generator, method.beams)
+        inputs = self.adapter.inputs([Request(text, (shown,)) for shown, text in pairs])
+        return run(self.adapter, inputs, method, config, share=share).tolist(), self.read
+
+
+TWO, OTHERS = ((A, "Is it a dog?"), (B, "What?")), ((B, "Is it?"), (C, "Where?"), (A, "Is it a dog?"))
+QUICK = ("llava", "llava_next", "qwen2_5_vl", "mistral3")
+
+
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FAMILIES]
+)
+def test_strategies_in_turn_encode_a_picture_once(family):
+    ask, plain = Asked(family), Asked(family)
+    first, rows = ask(*TWO)
+    assert rows == plain(*TWO, share=False)[1] > 0
+    steered = ask(*TWO, spec="vhr")
+    assert steered[1] == 0
+    again, new = ask(*OTHERS)
+    assert 0 < new <= plain(*OTHERS, share=False)[1] - (0 if family in MIXED else rows - 1)
+    expected = [plain(*TWO, share=False), plain(*TWO, spec="vhr", share=False), plain(*OTHERS, share=False)]
+    assert [first, steered[0], again] == [answers for answers, _ in expected]
+
+
+def test_what_is_not_shared_is_encoded_anew():
+    ask = Asked()
+    ask(*TWO)
+    assert ask(*TWO, share=False)[1] == 2
+    assert ask(*TWO)[1] == 0
+
+
+def test_a_picture_several_times_in_a_batch_is_encoded_once():
+    ask = Asked()
+    ask(*TWO)
+    assert ask((C, "Is it?"), (C, "What is it?"), (A, "Is it?"), spec="vhr")[1] == 1
+
+
+def test_one_other_value_of_a_pixel_is_another_picture():
+    ask = Asked()
+    inputs = ask.adapter.inputs([Request("Is it?", (A,))])
+    with torch.inference_mode(), reuse_features():
+        tower, pixels = ask.adapter.anatomy.vision.module, inputs["pixel_values"]
+        changed = pixels.clone()
+        changed[0, 0, 0, 0] += 1e-3
+        outputs = [tower(one).last_hidden_state for one in (pixels, pixels, changed)]
+        assert ask.read == 2
+        assert torch.equal(outputs[0], outputs[1])
+        assert not torch.equal(outputs[0], outputs[2])
+
+
+def test_what_a_caller_changes_is_its_own():
+    """An output edited in place leaves what is kept as it is."""
+    ask = Asked()
+    pixels = ask.adapter.inputs([Request("Is it?", (A,))])["pixel_values"]
+    with torch.inference_mode(), reuse_features():
+        tower = ask.adapter.anatomy.vision.module
+        first = tower(pixels).last_hidden_state
+        expected = first.clone()
+        first.zero_()
+        tower(pixels).last_hidden_state.zero_()
+        assert torch.equal(tower(pixels).last_hidden_state, expected)
+    assert ask.read == 1
+
+
+def test_other_weights_encode_anew():
+    ask = Asked()
+    before = ask(*TWO)[0]
+    with torch.no_grad():
+        for part in ask.adapter.anatomy.vision.module.parameters():
+            part.mul_(-2)
+    after, rows = ask(*TWO)
+    assert rows == 2
+    assert after == ask(*TWO, share=False)[0]
+    assert before is not after
+
+
+def test_with_ops_in_the_tower_pictures_are_encoded_under_them():
+    ask, plain = Asked(), Asked()
+    spec = "imbalance(alpha=9, beta=9)"
+    ask(*TWO)
+    edited, rows = ask(*TWO, spec=spec)
+    assert rows == 2
+    assert edited == plain(*TWO, spec=spec, share=False)[0]
+    assert ask(*TWO)[1] == 0
+
+
+def test_with_gradients_and_in_training_all_is_computed():
+    ask = Asked()
+    tower, pixels = ask.adapter.anatomy.vision.module, ask.adapter.inputs([Request("Is it?", (A,))])["pixel_values"]
+    ask((A, "Is it?"))
+    with reuse_features():
+        tower(pixels.requires_grad_()).last_hidden_state.sum().backward()
+        assert pixels.grad is not None
+        with torch.no_grad():
+            tower.train()(pixels)
+    assert ask.read == 3
+
+
+def test_a_copy_of_a_model_computes_by_itself():
+    ask = Asked()
+    model, read = copy.deepcopy(ask.adapter.model), []
+    with torch.no_grad():
+        for part in model.get_encoder(modality="image").parameters():
+            part.zero_()
+    other = adapter_for(model, ask.adapter.processor)
+    ask((A, "Is it?"))
+    other.anatomy.vision.layers[0].register_forward_pre_hook(lambda layer, given: read.append(layer))
+    inputs = other.inputs([Request("Is it?", (A,))])
+    run(other, inputs, strategy("greedy"), Settings(max_new_tokens=2).resolved(other.generator))
+    assert len(read) == 1
+
+
+def test_what_is_kept_goes_with_the_model():
+    ask = Asked()
+    tower = ask.adapter.anatomy.vision.module
+    ask(*TWO)
+    second = adapter_for(ask.adapter.model, ask.adapter.processor)
+    ask.adapter.close()
+    assert tower in features._KEPT
+    second.close()
+    assert tower not in features._KEPT
+    assert "forward" not in vars(tower)
+    gc.collect()
+    count, lost = len(features._KEPT), Asked()
+    assert len(features._KEPT) == count + 1
+    del lost
+    gc.collect()
+    assert len(features._KEPT) == count
+
+
+def test_no_more_is_kept_than_fits():
+    """Three pictures of 40 bytes each, where 80 fit: the one that was not used for longest is encoded again."""
+    read, layer = [], nn.Linear(3, 10)
+
+    def forward(rows):
+        read.append(len(rows))
+        return layer(rows)
+
+    kept, rows = KeptFeatures(most=80), torch.randn(3, 1, 3)
+
+    def encode(*which):
+        call = TowerCall.of([rows[list(which)][:, 0]], {})
+        return kept.encode(forward, call, b"")
+
+    with torch.inference_mode():
+        encode(0, 1)
+        encode(0)
+        encode(2)  # 1 goes
+        encode(0, 2)
+        assert read == [2, 1]
+        torch.testing.assert_close(encode(1, 0), layer(rows[[1, 0], 0]))
+        assert read == [2, 1, 1]
+        assert kept._bytes == 80
+        encode(2)
+        assert read == [2, 1, 1, 1]
+
+
+def test_a_replaced_forward_stays():
+    """As that of accelerate, which moves offloaded weights."""
+    model, processor = ZOO["llava"]()
+    tower = model.get_encoder(modality="image")
+    tower.forward = replaced = lambda *args, **kwargs: type(tower).forward(tower, *args, **kwargs)
+    adapter_for(model, processor).close()
+    assert tower.forward is replaced

@@ -1,0 +1,216 @@
+"""Ops that act on the ends of prompts act on them alone, after the picture was read once for all its questions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mmhall.adapters import adapter_for
+from mmhall.adapters._base import Request
+from mmhall.attention import EVERY, Op
+from mmhall.generation import _run as running
+from mmhall.generation._job import Job, StepScores
+from mmhall.generation._settings import Settings
+from mmhall.strategies import Session, strategy
+from tests.generation.reference import FAMILIES, QUIET, ours, picture
+from tests.jobs import run
+from tests.zoo import ZOO
+
+pytestmark = QUIET
+FIRST, SECOND = picture(40, 40, 4), picture(64, 32, 8)
+ASKED = [
+    Request("Is there a dog?", (FIRST,)),
+    Request("Is there a cat on the table, or behind it?", (SECOND,)),
+    Request("Is there a traffic light?", (FIRST,)),
+    Request("Is there a dog?", (SECOND,)),
+    Request("Is there a cup?", (FIRST,)),
+]
+WORD_FIRST = "gift(alpha=6, words='all', layers='0%:')+vdd"
+"""It compares the first word with the token before it: in a template without a line break, the picture's last."""
+
+READ_ONCE = (  # their ops leave a picture's rows alone
+    "pai(alpha=2, gamma=1.5)",
+    "gift(alpha=6, layers='0%:')",
+    "gift(alpha=6, saliency='50%:', layers='0%:')",  # the last token is read twice
+    WORD_FIRST,
+    "gift(alpha=6, layers='0%:', twin=3)",
+    "vaf(alpha=3)",
+    "vaf(alpha=3, heads='visual')+dola",
+    "acg(gamma=4)",
+    "iat(alpha=20, layers=':')",
+    "iat(alpha=20, layers=':', twin=3)",
+    "kvsmooth(strength=0.6, width=0.4, layers=':')",
+    "only(alpha_far=3, alpha_near=1, gamma=1)",
+    "deco(alpha=6)",
+    "flb(gamma=8, rate=1)",
+    "m3id(decay=0.5, start=1, gate=1)",
+    "recomputed+vcd",
+)
+READ_AGAIN = {
+    "vhr(alpha=4)": "another prompt is read in lock step with the whole one",
+    "var(sink_dims=(0, 1), tau=1.2)": "_Redistribute reads or edits the picture's rows",
+    "zerotuning(rate=20, heads='all', layers=':')": "_ScaleColumn reads or edits the picture's rows",
+    "rudder(alpha=15)": "_AddVector reads or edits the picture's rows",
+    "memvr(ratio=0.6, gate=0.5, layers='1:')": "_Features reads or edits the picture's rows",
+    "imbalance(alpha=3, beta=2)": "TokenGroups reads or edits the picture's rows",
+}
+OTHERS = tuple(name for name in FAMILIES if name not in ("llava", "paligemma", "blip_2", "instructblip", "mllama"))
+
+
+def decoded(adapter, spec, *, share, requests=ASKED):
+    """Tokens, and the logits and scores of each step, (steps, rows, vocabulary)."""
+    method, chosen = strategy(spec), Settings(max_new_tokens=4)
+    config = chosen.resolved(adapter.generator, method.beams)
+    config.eos_token_id = None
+    keep = StepScores("these tests", scores=[], logits=[])
+    tokens = run(adapter, adapter.inputs(requests), method, config, chosen.seed, share=share, keep=keep)
+    return tokens.tolist(), torch.stack(keep.logits), torch.stack(keep.scores)
+
+
+def check_alike(adapter, spec, requests=ASKED, tolerance=2e-4):
+    together, apart = (decoded(adapter, spec, share=share, requests=requests) for share in (True, False))
+    assert together[0] == apart[0]
+    for one, other in zip(together[1:], apart[1:], strict=True):
+        torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
+
+
+@pytest.fixture
+def splits(monkeypatch):
+    """Of each batch that is prepared to be shared, whether it is."""
+    seen, split = [], running.split_prefixes
+
+    def note(*given):
+        seen.append(split(*given))
+        return seen[-1]
+
+    monkeypatch.setattr(running, "split_prefixes", note)
+    return seen
+
+
+@pytest.mark.parametrize("spec", READ_ONCE)
+def test_a_picture_is_read_once_and_nobody_can_tell(spec, splits):
+    check_alike(ours("llava"), spec)
+    assert splits[0] is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", OTHERS)
+@pytest.mark.parametrize("spec", [spec for spec in READ_ONCE if "only" not in spec and "kvsmooth" not in spec])
+def test_nor_in_other_families(family, spec, splits):
+    """With windows, tiles, keys that layers share, positions in three dimensions and recurrent layers."""
+    check_alike(ours(family), spec)
+    twice = "gift" in spec and "linear" in ours(family).kinds  # it reads the whole prompt twice
+    assert (not any(splits)) if twice else splits[0] is not None
+
+
+@pytest.mark.parametrize("spec", ["greedy", "pai(alpha=2, gamma=1.5)", "gift(alpha=6, saliency='50%:', layers='0%:')"])
+def test_prefixes_of_different_lengths(spec, splits):
+    """The longest prompt has the shorter beginning: its end, with all others', stands behind the longer one."""
+    wide, name = picture(120, 40, 6), "small blue bird or a big red car on the table, or behind it"
+    asked = [Request(f"Is there a {one}?", (shown,)) for one, shown in (("dog", wide), (name, FIRST), ("cat", FIRST))]
+    check_alike(ours("qwen2_5_vl"), spec, [*asked, asked[0]])
+    cut, lengths = splits[0], [len(rest) for rest in splits[0].rest]
+    prefixes = cut.inputs["attention_mask"].sum(dim=1)
+    assert prefixes[0] > prefixes[1]
+    assert max(lengths) == lengths[1]
+
+
+@pytest.mark.parametrize("spec", READ_AGAIN)
+def test_what_acts_on_the_rows_of_a_picture_reads_it_for_each_question(spec, splits):
+    check_alike(ours("llava"), spec, tolerance=0.0)
+    assert not any(splits)
+
+
+def test_in_double_precision_the_scores_are_the_same():
+    model, processor = ZOO["llava"]()
+    adapter = adapter_for(model.double(), processor)
+    for spec in ("greedy", "vcd", "deco(alpha=6)"):
+        check_alike(adapter, spec, tolerance=1e-6)  # scores are kept in single precision
+
+
+@pytest.mark.parametrize("family", ["qwen2_5_vl", "llava"])
+def test_questions_that_differ_right_behind_the_picture_share_it(family, splits):
+    """In several axes, positions go on from the largest of the picture."""
+    adapter = ours(family)
+    check_alike(adapter, "vaf(alpha=3)", [Request(text, (SECOND,)) for text in ("Is there a dog?", "What is it?")])
+    (cut,) = splits
+    (begun,) = cut.inputs["input_ids"]
+    assert adapter.placeholders(begun)[-1]
+
+
+class AddFrom(Op):
+    """Adds a vector to what attention adds, from a position of each prompt on."""
+
+    sites, kinds = frozenset({"attn"}), EVERY
+
+    def __init__(self, first, steps=True):
+        self.first_row = first
+
+    def edit_states(self, visit, states):
+        positions = torch.arange(visit.count) + visit.start
+        first = visit.each(torch.as_tensor(self.first_row).expand(len(ASKED)))
+        return states + (positions >= first[:, None])[..., None] * torch.linspace(-1, 1, states.shape[-1])
+
+
+class Remember(Op):
+    """Adds to each token what was there at the last one of its prompt."""
+
+    sites, kinds, remembers, first_row = frozenset({"out"}), EVERY, True, -1
+
+    def edit_states(self, visit, states):
+        name = f"remember: {visit.layer}"
+        if visit.step == 0:
+            visit.memory[name] = states[:, -1]
+            return states
+        return states + visit.memory[name][:, None]
+
+
+def read(adapter, op, *, share):
+    inputs, config = adapter.inputs(ASKED), Settings(max_new_tokens=4).resolved(adapter.generator)
+    config.eos_token_id = None
+    keep = StepScores("these tests", logits=[])
+    running.run(Job(adapter, inputs, Session(ops=[op(inputs)]), config, [0] * len(ASKED), share=share, keep=keep))
+    return torch.stack(keep.logits)
+
+
+@pytest.mark.parametrize("family", ["llava", "gemma3", "qwen2_5_vl"])
+@pytest.mark.parametrize("behind", [1, 4])
+def test_a_prefix_ends_before_the_first_row_of_an_op(family, behind, splits):
+    """Each prompt has its own: so many tokens behind its picture."""
+    adapter = ours(family)
+
+    def op(inputs):
+        return AddFrom((adapter.after_image(inputs).cumsum(dim=1) > behind).int().argmax(dim=1))
+
+    torch.testing.assert_close(read(adapter, op, share=True), read(adapter, op, share=False), atol=2e-4, rtol=2e-4)
+    cut = splits[0]
+    assert cut is not None
+    image = adapter.placeholders(cut.inputs["input_ids"])
+    assert all(len(row) - 1 - int(row.nonzero()[-1]) == behind for row in image)
+
+
+def test_what_ops_remember_of_prompts_stays_with_them(splits):
+    adapter = ours("llava")
+    logits = [read(adapter, lambda inputs: Remember(), share=share) for share in (True, False)]
+    torch.testing.assert_close(*logits, atol=2e-4, rtol=2e-4)
+    assert splits[0] is not None
+
+
+@pytest.mark.parametrize("spec", ["greedy", "pai", "gift"])
+def test_prompt_positions_that_are_computed_are_counted(embedded, pictures, spec):
+    """A picture has 64 tokens; of three questions about it, two do without."""
+    asked = [(pictures[0], f"Is there a {name} in the image?") for name in ("dog", "cat", "car")]
+    together, apart = (
+        embedded.generate_batch(asked, spec, max_new_tokens=2, shared_prefix=share)[0].usage.prompt_reads
+        for share in (True, False)
+    )
+    assert 3 * (apart - together) >= 2 * 64
+
+
+def test_explain_says_whether_a_picture_is_read_once(llava):
+    assert [spec for spec in READ_ONCE if llava.explain(spec).own_picture] == [WORD_FIRST]
+    assert llava.explain(WORD_FIRST).own_picture == "SaliencyProbe reads or edits the picture's rows"
+    assert {spec: llava.explain(spec).own_picture for spec in READ_AGAIN} == READ_AGAIN
+    told = str(llava.explain("var(sink_dims=(0, 1), tau=1.2)")).splitlines()
+    assert any("questions about one picture: it is read again for each, as _Redistribute" in line for line in told)
+    assert "questions about one picture: it is read once for all of them" in str(llava.explain("pai"))

@@ -19,8 +19,9 @@ Compared  log p: released code several terms to choose from; ours the mean log-p
 Differs   log p is the model's, before temperature and cut-off. A text at the length limit is finished, with an
           incomplete last sentence. A sentence without letter or digit changes no score; a text with only such sentences
           loses against any other. With several pictures the mean cosine counts; without a picture decoding is greedy.
-          Draws are seeded for each sentence: a batch draws the same as single prompts. The generation setting `num_beams` overrides `keep`. Sentences longer than the CLIP's context
-          are truncated for it. The common prefix of all texts is streamed; the rest follows at the end.
+          Draws are seeded for each sentence: a batch draws the same as single prompts. The generation setting
+          `num_beams` overrides `keep`. Sentences longer than the CLIP's context are truncated for it. The common prefix
+          of all texts is streamed; the rest follows at the end.
 """
 
 from __future__ import annotations
@@ -241,9 +242,7 @@ class Guided(PromptSearch):
         )
         return [drafts[at : at + each] for at in range(0, len(drafts), each)]
 
-    def _write_sentences(
-        self, rows: SearchRows, ids: Tensor, sampler: TokenSampler, texts: Sequence[Text]
-    ) -> Steps:
+    def _write_sentences(self, rows: SearchRows, ids: Tensor, sampler: TokenSampler, texts: Sequence[Text]) -> Steps:
         """Draw tokens until each row has ended its sentence or its answer.
 
         Args:

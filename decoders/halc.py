@@ -47,7 +47,6 @@ Differs   Only the last token of a word can change, as in the authors' code. Cro
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -61,6 +60,7 @@ from torch import Tensor
 from mmhall.adapters import Adapter, Batch, Inputs, has_picture
 from mmhall.attention import Memory
 from mmhall.clip import CLIP_NAMES, Clip, is_clip_name, load_clip
+from mmhall.decoders._nouns import Noun, ObjectBoxes
 from mmhall.decoders.cgd import embed_sentences
 from mmhall.decoders.dola import DoLa, divergence
 from mmhall.detection import DETECTOR_NAMES, Box, Detector, crop, is_detector_name, load_detector
@@ -75,13 +75,10 @@ from mmhall.generation import (
     common_prefix,
     run_searches,
 )
-from mmhall.objects.plurals import plural
 from mmhall.options import by_model, option
-from mmhall.strategies import CONTRAST, SEARCH, Session, Strategy, twin_generator, twin_option
-from mmhall.words import Word, decode_answer, final_word
+from mmhall.strategies import CONTRAST, SEARCH, Session, Strategy, twin_option
+from mmhall.words import decode_answer
 
-MOST_BOXES = 3
-CENTRE = Box(0.2, 0.2, 0.8, 0.8)  # of a noun that is not detected
 _SHRINK = 0.8  # at most
 _IMPOSSIBLE = -1e4  # replaces log 0 where it is subtracted
 _WORDS = 'a list of object nouns in lower case, such as ("dog", "traffic light")'
@@ -173,25 +170,6 @@ class HALC(Strategy):
         detector = load_detector(self.detector, adapter.device, self.threshold or None)
         clip = load_clip(self.clip, adapter.device)
         return replace(base, search=_Search(self, detector, clip), rows_a_beam=self.fields)
-
-
-@dataclass(frozen=True, slots=True)
-class Noun:
-    """An object noun at the end of a text.
-
-    Attributes:
-        written: The noun as written, in lower case.
-        start: Index of its first character in the text.
-        picture: 0-based index of its picture.
-        box: Its box there.
-        detected: Whether the detector found the box.
-    """
-
-    written: str
-    start: int
-    picture: int
-    box: Box
-    detected: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -449,56 +427,6 @@ class FocalContrast(PromptSearch):
         return check_scores(scores, ids.shape[1] - length, prompts=prompts, prompt=self.prompt)
 
 
-class ObjectBoxes:
-    """Finds the nouns of texts, and their boxes in the pictures of one request."""
-
-    def __init__(self, options: HALC, detector: Detector, images: Sequence[Image.Image]) -> None:
-        """Prepare the vocabulary; the detector is asked once for each word."""
-        self._options, self._detector, self._images = options, detector, images
-        self._nouns = {form: word for word in options.words for form in (plural(word), word)}
-        self._found: dict[str, list[tuple[int, Box]]] = {}
-
-    def locate(self, written: str, position: int) -> Noun | None:
-        """Return the noun that a text ends with, if it is to be looked at again.
-
-        Args:
-            written: The text.
-            position: Its number of tokens, which seeds draws.
-        """
-        options, (form, phrase) = self._options, self._final_noun(written)
-        if not phrase or {form, phrase} & {*options.exempt}:
-            return None
-        if options.skip and random.Random(f"{options.seed} {position} {phrase}").random() < options.skip:
-            return None
-        start, found = len(written) - len(form), self._find(phrase)
-        if len(found) > MOST_BOXES or not (found or options.words):
-            return None
-        if not found:
-            return Noun(form, start, 0, CENTRE, detected=False)
-        picture, box = min(found, key=lambda one: one[1].area)
-        if options.twin:
-            box = random_box(box, options.twin, f"{phrase} {position}")
-        return Noun(form, start, picture, box)
-
-    def _final_noun(self, written: str) -> tuple[str, str]:
-        """Return the noun that a text ends with, as written, and as the detector is asked for it; "": none."""
-        if not self._options.words:
-            word = final_word(written)
-            return (word.lower(), word.lower() if Word(word, ()).is_content else "")
-        lowered = written.lower()
-        ending = (form for form in self._nouns if lowered.endswith(form))
-        whole = [form for form in ending if not lowered[: -len(form)][-1:].isalnum()]
-        form = max(whole, key=len, default="")
-        return form, self._nouns.get(form, "")
-
-    def _find(self, phrase: str) -> list[tuple[int, Box]]:
-        if phrase not in self._found:
-            self._found[phrase] = [
-                (number, box) for number, image in enumerate(self._images) for box in self._detector.find(image, phrase)
-            ]
-        return self._found[phrase]
-
-
 def read_views(decoding: Decoding, asked: Sequence[Sequence[Look]]) -> list[list[Tensor]]:
     """Read crops of pictures with the texts that follow them, by the model alone.
 
@@ -542,19 +470,6 @@ def fields_of_view(box: Box, count: int, expand: float) -> list[Box]:
     while len(views) < count:
         views.append(views[-1].expanded(expand))
     return views
-
-
-def random_box(box: Box, twin: int, what: str) -> Box:
-    """Return a box of the same size at a random place within the picture.
-
-    Args:
-        box: The box.
-        twin: The seed.
-        what: A name of the object.
-    """
-    across, down = torch.rand(2, generator=twin_generator(twin, what), dtype=torch.float64).tolist()
-    left, top = across * (1 - box.width), down * (1 - box.height)
-    return Box(left, top, left + box.width, top + box.height)
 
 
 def contrast_pairs(views: Tensor, count: int) -> list[tuple[int, int]]:

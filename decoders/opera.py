@@ -30,10 +30,10 @@ Compared  S: released code a half-precision product, 0 below 0.298 and infinite 
           baseline: beam search and greedy; figures of 64 tokens leave out the last incomplete sentence
 Differs   The candidates of a step are read in one pass, and the chosen ones are not read again. A penalty that all
           candidates of a beam share changes nothing. A rollback drops no step of the answer. Prompts are searched
-          together; one that goes back catches up alone. With N 1 the first beam is greedy, and the others never overtake it but
-          still vote. Without a picture the image mass is 0, as in models with layers of their own for it (Mllama) and
-          for columns outside a sliding window. Only tokens that no step can take back are streamed, mostly the first
-          10; the rest follows at the end.
+          together; one that goes back catches up alone. With N 1 the first beam is greedy, and the others never
+          overtake it but still vote. Without a picture the image mass is 0, as in models with layers of their own for
+          it (Mllama) and for columns outside a sliding window. Only tokens that no step can take back are streamed,
+          mostly the first 10; the rest follows at the end.
 """
 
 from __future__ import annotations
@@ -396,7 +396,8 @@ class Retrospection(PromptSearch):
     def _feed(self, parents: Tensor, candidates: Tensor | None) -> Steps:
         """Continue with the chosen tokens; those among the candidates were read already."""
         tokens = self.beams.said[0, :, -1]
-        self._latest, self._memory = (parents.tolist(), tokens.tolist()), self._rows.memory.select(parents, self._rows.size)
+        self._latest = parents.tolist(), tokens.tolist()
+        self._memory = self._rows.memory.select(parents, self._rows.size)
         if not self._reads_candidates:
             yield Feed(self._rows, tokens, parents)
             return

@@ -16,17 +16,9 @@ from transformers.generation import BaseStreamer
 import mmhall
 from mmhall.adapters import adapter_for
 from mmhall.adapters._base import Request
+from mmhall.decoders._nouns import CENTRE, ObjectBoxes, random_box
 from mmhall.decoders.cgd import embed_sentences
-from mmhall.decoders.halc import (
-    CENTRE,
-    FocalContrast,
-    ObjectBoxes,
-    contrast_pairs,
-    fields_of_view,
-    propose_tokens,
-    random_box,
-    read_views,
-)
+from mmhall.decoders.halc import FocalContrast, contrast_pairs, fields_of_view, propose_tokens, read_views
 from mmhall.detection import Box, crop, load_detector
 from mmhall.errors import CompositionError, GenerationError, OptionError
 from mmhall.generation import run_searches

@@ -52,6 +52,11 @@ class SearchRows:
         """An independent copy of what ops and the combination have stored about these rows."""
         return self.shared.rows.memory.select(self.index, self.shared.rows.size)
 
+    @property
+    def logits(self) -> list[Tensor]:
+        """Next-token logits of these rows and of each branch, (N, vocabulary); after `Split` those of each candidate."""
+        return [self.own(part) for part in self.shared.rows.logits]
+
     def scores(self) -> Tensor:
         """Return next-token scores, (N, vocabulary) float32."""
         return self.own(self.shared.scores())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +10,10 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from mmhall.adapters import Inputs, adapter_for
 from mmhall.analysis import AnalysisMethods, score
-from mmhall.answers import Answer, Choice
+from mmhall.answers import Answer
 from mmhall.attention import count_passes
-from mmhall.closed import Calibration, DomainContext, choose_answers
-from mmhall.errors import ModelError, OptionError, PromptError
+from mmhall.closed import ChoiceMethods
+from mmhall.errors import MmhallError, ModelError, OptionError, PromptError
 from mmhall.generation import (
     CallerContext,
     Images,
@@ -29,6 +29,8 @@ from mmhall.generation import (
     make_request,
     make_requests,
     measure,
+    queue,
+    refill,
     run,
 )
 from mmhall.models import chat_template, digest
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
     from transformers.generation import BaseStreamer
 
 
-class LVLM(AnalysisMethods):
+class LVLM(AnalysisMethods, ChoiceMethods):
     """A loaded vision-language model. Make one with `mmhall.load`.
 
     Attributes:
@@ -190,63 +192,44 @@ class LVLM(AnalysisMethods):
                     tell(number, answer)
         return answers
 
-    def choose(
+    def generate_many(
         self,
-        image: Images,
-        question: Prompt,
-        choices: Sequence[str] = ("yes", "no"),
+        requests: Iterable[tuple[Images, Prompt]],
+        strategy: str | Strategy = "greedy",
         *,
-        calibrate: str | Calibration | DomainContext | None = None,
-        **options: Any,
-    ) -> Choice:
-        """Choose the most probable of given answers by the plain model, without generating text.
+        batch_size: int = 16,
+        scores: bool | int = False,
+        shared_prefix: bool = True,
+        seeds: Iterable[int] | None = None,
+        **settings: Any,
+    ) -> Iterator[tuple[int, Answer | MmhallError]]:
+        """Answer any number of prompts, at most `batch_size` at a time; each answer is the same as alone.
 
-        Choices that are single tokens are scored by their next-token probability, summed over all spellings that the
-        tokenizer has: "Yes", " yes", ... ("labels"). Otherwise each is scored by the probability of all its tokens,
-        summed over a small and a capital first letter, with and without a space before it ("strings"). Longer texts are
-        less probable; calibration corrects for it. A choice need not end the answer, except where one choice is the
-        beginning of another: then all are scored with an end mark, else the longer one could not win.
+        Waiting prompts are read as soon as answers have ended, so that no row waits for the longest one. Requests are
+        taken from the iterable only as they are needed; successive ones about one picture are read together.
 
         Args:
-            image: As in `generate`.
-            question: As `prompt` in `generate`.
-            choices: At least two distinct texts.
-            calibrate: Take out the model's prior among the choices: the name of picture-free inputs, such as "none" or
-                "none+unk" (see `mmhall.strategies.picture_free_inputs`); "words", or "words(part='cup')" with options
-                of `mmhall.closed.DomainContext`: the question with random words in place of its own; or a prior
-                fitted over a data set. Without a picture nothing is taken out.
-            **options: mode, "diagonal" (divide by the prior) or "identity" (subtract it); smoothing, added to each
-                probability of the prior, 1e-4; scoring, "auto", "labels", "strings" or "compat" (as the authors of
-                the method do: the likeliest spelling among the 10 likeliest tokens, or 100 if the choices are not
-                yes and no; uncalibrated where none is there, or, of the 100, where the prior lacks one);
-                temperature, which divides log-probabilities, 1, with "compat" 0.2 as in the authors' scripts; seed
-                and draw ("picture" or "seed"), of picture-free inputs that are noise.
+            requests: Pairs of picture and prompt, with and without pictures.
+            strategy: As in `generate`. With a search or beams, one batch is answered after the other.
+            batch_size: Most answers that are decoded at a time, >= 1.
+            scores: As in `generate_batch`.
+            shared_prefix: As in `generate_batch`.
+            seeds: Seed of each request's draws; None: the setting `seed` for all.
+            **settings: As in `generate`.
+
+        Yields:
+            The 0-based number of a request, and its answer, or the error for which it has none: a picture or prompt
+            that cannot be read, scores without a token to choose, too little memory for it alone. In the order in which
+            they end.
 
         Raises:
-            MmhallError: The picture, the question, a choice or an option is unusable.
+            OptionError: `batch_size` or a seed is out of range, or there are fewer seeds than requests.
+            MmhallError: The strategy or a setting is unusable.
         """
-        return self.choose_batch([(image, question)], choices, calibrate=calibrate, **options)[0]
-
-    def choose_batch(
-        self,
-        requests: Sequence[tuple[Images, Prompt]],
-        choices: Sequence[str] = ("yes", "no"),
-        *,
-        calibrate: str | Calibration | DomainContext | None = None,
-        **options: Any,
-    ) -> list[Choice]:
-        """Choose for several questions in one batch; each choice is the same as alone.
-
-        Args:
-            requests: Pairs of picture and question.
-            choices: As in `choose`, the same for all questions.
-            calibrate: As in `choose`.
-            **options: As in `choose`.
-
-        Raises:
-            MmhallError: As in `choose`; also when questions with and without pictures are mixed.
-        """
-        return choose_answers(self.adapter, requests, choices, calibrate, options)
+        recipe = make_recipe(self.adapter, strategy, settings)
+        waiting = queue(requests, seeds, batch_size)
+        answered = refill(self.adapter, recipe, waiting, batch_size, scores=scores, share=shared_prefix)
+        return (pair for done in answered for pair in done.pairs())
 
     def stream(
         self,

@@ -17,6 +17,7 @@ from transformers.cache_utils import (
     LinearAttentionLayer,
 )
 
+from mmhall._transformers.cache_layers import RoomyLayer, ShortLayer
 from mmhall.errors import CompositionError, ModelError
 
 
@@ -35,33 +36,19 @@ def is_fixed(cache: Cache | None) -> bool:
     return isinstance(cache, StaticCache)
 
 
-class ShortLayer(DynamicLayer):
-    """Keys and values of a layer in which prompt tokens were dropped.
-
-    Its reported length is that of the full sequence, so that positions and masks agree with the other layers; it has
-    fewer columns, the newest last.
-
-    Attributes:
-        missing: Number of positions without a column.
-    """
-
-    def __init__(self, missing: int) -> None:
-        """Create an empty layer for a sequence with `missing` positions left out."""
-        super().__init__()
-        self.missing = missing
-
-    def get_seq_length(self) -> int:
-        """Return the number of positions so far, dropped ones included."""
-        columns = int(super().get_seq_length())
-        return columns + self.missing if columns else 0
-
-    def reset(self) -> None:
-        """Empty the layer; no positions are missing any more."""
-        self.keys = self.values = None  # older versions of transformers keep them as zeros
-        self.is_initialized, self.missing = False, 0
+# layers with one column for each position, or for most of them
+_BY_POSITION = {RoomyLayer, DynamicLayer, DynamicSlidingWindowLayer, ShortLayer}
 
 
-_BY_POSITION = {DynamicLayer, DynamicSlidingWindowLayer, ShortLayer}  # one column for each position, or most of them
+def give_room(cache: Cache) -> None:
+    """Let the layers of an empty dynamic cache grow in place; see `RoomyLayer`. Other caches do not change."""
+    if type(cache) is not DynamicCache or cache.offloading:
+        return
+    cache.layers = [
+        RoomyLayer() if type(layer) is DynamicLayer and not layer.is_initialized else layer for layer in cache.layers
+    ]
+    if cache.layer_class_to_replicate is DynamicLayer:  # layers are added when they are written
+        cache.layer_class_to_replicate = RoomyLayer
 
 
 def shorten(cache: Cache | None, layer: int, missing: int) -> None:
@@ -81,7 +68,7 @@ def shorten(cache: Cache | None, layer: int, missing: int) -> None:
         return
     if type(cache) is DynamicCache and not cache.offloading:
         while len(cache.layers) <= layer:  # a cache without a config adds layers when they are written
-            cache.layers.append(DynamicLayer())
+            cache.layers.append(RoomyLayer())
         if type(cache.layers[layer]) in _BY_POSITION:
             cache.layers[layer] = ShortLayer(missing)
             return
@@ -119,7 +106,7 @@ def replace_newest(cache: Cache | None, layer: int, rows: slice, keys: Tensor, v
         CompositionError: The layer does not store every position as a column.
     """
     stored: Any = cache.layers[layer] if cache is not None else None
-    if type(stored) not in (DynamicLayer, ShortLayer) or cache is None or cache.offloading:
+    if type(stored) not in (RoomyLayer, DynamicLayer, ShortLayer) or cache is None or cache.offloading:
         kind = type(stored if type(cache) is DynamicCache else cache).__name__
         kind = f"{type(cache).__name__}, offloaded" if cache is not None and cache.offloading else kind
         raise CompositionError(

@@ -90,7 +90,8 @@ class Layout:
         at = torch.cat([order, later], dim=1)[:, -count:] - where.end
         visible = nn.functional.pad(kept, (0, more), value=True)[:, -count:]
         before = max(0, count - where.end)  # columns of longer prompts that these rows were joined with
-        return nn.functional.pad(at, (before, 0)).to(device), nn.functional.pad(visible, (before, 0)).to(device)
+        at, visible = nn.functional.pad(at, (before, 0), value=-1), nn.functional.pad(visible, (before, 0))
+        return at.to(device), visible.to(device)
 
 
 def cut_mask(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mmhall.closed._calibration import Calibration as Calibration, calibrate as calibrate
     from mmhall.closed._choosing import choose_answers as choose_answers, make_choosing as make_choosing
     from mmhall.closed._domain import DomainContext as DomainContext
+    from mmhall.closed._methods import ChoiceMethods as ChoiceMethods
     from mmhall.closed._rotations import (
         PositionBias as PositionBias,
         RotatedChoice as RotatedChoice,
@@ -28,6 +29,7 @@ else:
             "_calibration": "Calibration calibrate",
             "_choosing": "choose_answers make_choosing",
             "_domain": "DomainContext",
+            "_methods": "ChoiceMethods",
             "_rotations": "PositionBias RotatedChoice check_rotation choose_option take_out_places write_options",
         },
     )

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         greedy_search as greedy_search,
         run_searches as run_searches,
     )
+    from mmhall.generation._refilling import Answered as Answered, refill as refill
     from mmhall.generation._requests import (
         Images as Images,
         Prompt as Prompt,
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
         plan_batch as plan_batch,
         run as run,
     )
-    from mmhall.generation._sampling import run_sampling_loop as run_sampling_loop
+    from mmhall.generation._sampling import Answers as Answers
     from mmhall.generation._search_rows import (
         Ask as Ask,
         Feed as Feed,
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from mmhall.generation._state import DecodeState as DecodeState, prefill as prefill
     from mmhall.generation._streaming import Stream as Stream, Turns as Turns
     from mmhall.generation._threads import CallerContext as CallerContext
+    from mmhall.generation._waiting import Asked as Asked, Waiting as Waiting, queue as queue
 else:
     __getattr__, __dir__, __all__ = exports(
         __name__,
@@ -85,13 +87,15 @@ else:
             "_job": "Decoding Job Recipe StepScores make_recipe",
             "_prepare": "PlannedBatch prepare",
             "_prompt_search": "PromptSearch greedy_search run_searches",
+            "_refilling": "Answered refill",
             "_requests": "Images Prompt fill_pictures make_request make_requests",
             "_run": "answer_first decode end_ids first_token_scores forced_logprobs plan_batch run",
-            "_sampling": "run_sampling_loop",
+            "_sampling": "Answers",
             "_search_rows": "Ask Feed Keep SearchRows Split Steps",
             "_settings": "Settings check_seeds make_settings",
             "_state": "DecodeState prefill",
             "_streaming": "Stream Turns",
             "_threads": "CallerContext",
+            "_waiting": "Asked Waiting queue",
         },
     )

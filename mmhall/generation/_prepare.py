@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import Cache, GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 
-from mmhall._transformers import processors
+from mmhall._transformers import caches, processors
 from mmhall._transformers.calls import capture_generate, first_inputs, is_about_pictures
 from mmhall._transformers.settings import ResolvedSettings
 from mmhall.attention import Block, Exit, Exits, Frame, Memory, Plan
@@ -147,7 +147,9 @@ def prepare(model: PreTrainedModel, inputs: Mapping[str, Tensor], config: Resolv
         inputs: The processor's output.
         config: One beam and one sequence a row; the caller repeats rows.
     """
-    return PreparedBatch(*capture_generate(model, inputs, config))
+    prepared = PreparedBatch(*capture_generate(model, inputs, config))
+    caches.give_room(prepared.cache)
+    return prepared
 
 
 def forward(

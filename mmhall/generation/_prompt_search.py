@@ -11,7 +11,7 @@ from torch import Tensor
 from mmhall.attention import Memory
 from mmhall.generation._beams import pad_answers
 from mmhall.generation._job import Decoding
-from mmhall.generation._sampling import run_sampling_loop
+from mmhall.generation._sampling import Answers
 from mmhall.generation._scheduling import Scheduler
 from mmhall.generation._search_rows import Resume, Steps
 
@@ -66,7 +66,7 @@ class PromptSearch(ABC):
 def greedy_search(decoding: Decoding) -> Tensor:
     """Decode greedily, as a `Session.search`; all answers to a prompt are the same."""
     job = decoding.job
-    answers = run_sampling_loop(decoding.prepared, decoding.rows, None, 1, job.streamer, leave=job.leave)
+    answers = Answers(decoding.prepared, decoding.rows, None, 1, job.streamer, leave=job.leave).finish()
     return answers.repeat_interleave(job.config.num_return_sequences or 1, dim=0)
 
 

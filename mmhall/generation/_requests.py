@@ -25,8 +25,7 @@ def make_requests(pairs: Sequence[tuple[Images, Prompt]]) -> list[Request]:
     """
     pairs = list(pairs)
     for pair in pairs:
-        if not isinstance(pair, tuple | list) or len(pair) != 2:
-            raise PromptError(f"a batch is made of pairs (picture, prompt), got {pair!r}")
+        check_pair(pair)
     opened: dict[Any, Image.Image] = {}
 
     def once(image: ImageLike) -> Image.Image:
@@ -36,6 +35,16 @@ def make_requests(pairs: Sequence[tuple[Images, Prompt]]) -> list[Request]:
         return opened[key]
 
     return [make_request(images, prompt, once) for images, prompt in pairs]
+
+
+def check_pair(pair: object) -> None:
+    """Check that something is a pair of picture and prompt.
+
+    Raises:
+        PromptError: It is not.
+    """
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise PromptError(f"a batch is made of pairs (picture, prompt), got {pair!r}")
 
 
 def make_request(images: Images, prompt: Prompt, opening: Callable[[ImageLike], Image.Image] = open_image) -> Request:

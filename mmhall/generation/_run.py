@@ -22,7 +22,7 @@ from mmhall.generation._branches import DecodeBatch
 from mmhall.generation._candidates import TokenSampler, check_scores, name_in_errors
 from mmhall.generation._job import Decoding, Job, check_room, rewrite_inputs
 from mmhall.generation._prepare import PlannedBatch, PreparedBatch, prepare
-from mmhall.generation._sampling import run_sampling_loop
+from mmhall.generation._sampling import Answers
 from mmhall.generation._shared_prefix import SharedPrefix, split_prefixes
 from mmhall.strategies import Session, Strategy
 from mmhall.words import decode_answer
@@ -36,20 +36,24 @@ def run(job: Job) -> Tensor:
 
     Raises:
         PromptError: Pictures and placeholders do not match.
-            GenerationError: No token can be chosen; the message names the strategy and the step.
-            CompositionError: The strategy's combination returns another shape.
-            OptionError: A strategy that searches is combined with sampling, or scores are to be kept of a search.
+        GenerationError: No token can be chosen; the message names the strategy and the step.
+        CompositionError: The strategy's combination returns another shape.
+        OptionError: A strategy that searches is combined with sampling, or scores are to be kept of a search.
     """
-    adapter, config = job.adapter, job.config
     with torch.inference_mode():
-        share = job.share and not (job.session.steers or job.watch)
-        main = plan_batch(adapter, job.inputs, (*job.session.ops, *job.watch), config, share=share)
-        criteria = main.prepared.criteria
-        if job.pause is not None:
-            criteria.append(_PauseCriterion(job.pause))
-        if config.stop_strings:
-            criteria.append(_StopStrings(config.stop_strings, adapter.tokenizer, main.prepared.length))
-        return decode(job, main)
+        return decode(job, _plan_main(job))
+
+
+def begin(job: Job) -> Answers:
+    """Read the prompts of a job without beams and search, and return its answers before their first token.
+
+    Raises:
+        PromptError: Pictures and placeholders do not match.
+        GenerationError: A first score is not finite.
+    """
+    with torch.inference_mode(), name_in_errors(job.name):
+        main = _plan_main(job)
+        return _answers(job, main, prefill_batch(job.adapter, main, job.session, job.config, share=job.share))
 
 
 def decode(job: Job, main: PlannedBatch) -> Tensor:
@@ -66,11 +70,27 @@ def decode(job: Job, main: PlannedBatch) -> Tensor:
             return session.search(Decoding(job, main.prepared, rows, partial(_prefill_other, job)))
         if config.num_beams > 1:
             return search(main.prepared, rows, session.prompt_lengths, config)
-        sampler = TokenSampler(job.seeds, main.prepared.input_ids.device) if config.do_sample else None
-        sequences = config.num_return_sequences or 1
-        return run_sampling_loop(
-            main.prepared, rows, sampler, sequences, job.streamer, keep, hand_over=job.ended, leave=job.leave
-        )
+        return _answers(job, main, rows).finish()
+
+
+def _plan_main(job: Job) -> PlannedBatch:
+    """Prepare the main batch of a job, with what ends its answers."""
+    share = job.share and not (job.session.steers or job.watch)
+    main = plan_batch(job.adapter, job.inputs, (*job.session.ops, *job.watch), job.config, share=share)
+    criteria = main.prepared.criteria
+    if job.pause is not None:
+        criteria.append(_PauseCriterion(job.pause))
+    if job.config.stop_strings:
+        criteria.append(_StopStrings(job.config.stop_strings, job.adapter.tokenizer, main.prepared.length))
+    return main
+
+
+def _answers(job: Job, main: PlannedBatch, rows: DecodeBatch) -> Answers:
+    sampler = TokenSampler(job.seeds, main.prepared.input_ids.device) if job.config.do_sample else None
+    sequences = job.config.num_return_sequences or 1
+    return Answers(
+        main.prepared, rows, sampler, sequences, job.streamer, job.keep, hand_over=job.ended, leave=job.leave
+    )
 
 
 def answer_first(adapter: Adapter, inputs: Inputs, new: int, session: Session, name: str) -> Tensor:

@@ -22,75 +22,105 @@ if TYPE_CHECKING:
     from mmhall.generation._job import StepScores
 
 
-def run_sampling_loop(
-    prepared: PreparedBatch,
-    rows: DecodeBatch,
-    sampler: TokenSampler | None,
-    sequences: int = 1,
-    streamer: BaseStreamer | None = None,
-    keep: StepScores | None = None,
-    *,
-    hand_over: Callable[[int, list[int]], None] | None = None,
-    leave: bool = True,
-) -> Tensor:
-    """Decode until every row has ended.
+class Answers:
+    """The answers to a batch of prompts, chosen token by token.
 
-    Args:
-        prepared: The main batch, P prompts.
-        rows: Its rows and branches, after their prompts.
-        sampler: Draws tokens; None: take the best.
-        sequences: Number of answers to each prompt.
-        streamer: Gets new tokens as they are chosen.
-        keep: Gets the scores of each step.
-        hand_over: Called with the number of an answer and its new tokens as soon as it has ended.
-        leave: Whether rows that have ended may leave the batch.
+    `finish` decodes them alone. Where several batches are decoded together, `choose` chooses a token of each row, and
+    the caller feeds it.
 
-    Returns:
-        New tokens, (P x sequences, length); rows that have ended are padded.
+    Attributes:
+        rows: Rows and branches of the batch, after their prompts.
+        tokens: Latest token of each row, (rows,).
+        left: Rows that go on after the latest step, 0-based, where others leave; None: all of them.
+        over: Whether every answer has ended.
     """
-    ids = prepared.input_ids.repeat_interleave(sequences, dim=0)
-    answers = torch.arange(len(ids), device=ids.device)  # the answer of each row that is decoded
-    asked = answers // sequences  # their prompts
-    if sequences > 1:
-        rows.select(asked)
-    prompts, length, pad = len(prepared.input_ids), ids.shape[1], prepared.pad
-    leave = leave and streamer is None and pad is not None and prepared.by_row and not rows.whole
-    running, ended = torch.ones_like(answers, dtype=torch.bool), list[tuple[Tensor, Tensor]]()
-    while True:
-        scores = prepared.processed(ids, rows.scores(), asked if ended else None)
-        check_scores(scores, ids.shape[1] - length, prompts=prompts, prompt=asked)
-        if keep is not None:
-            keep.add(scores, rows.logits[0], answers)
-        chosen = scores.argmax(dim=-1) if sampler is None else sampler(scores, answers, sequences)
-        if pad is not None:
-            chosen = torch.where(running, chosen, pad)
-        ids = torch.cat([ids, chosen[:, None]], dim=1)
-        if streamer is not None:
-            streamer.put(chosen.cpu())
-        ending = running & prepared.criteria(ids, scores)
-        running &= ~ending
-        if hand_over is not None:
+
+    def __init__(
+        self,
+        prepared: PreparedBatch,
+        rows: DecodeBatch,
+        sampler: TokenSampler | None,
+        sequences: int = 1,
+        streamer: BaseStreamer | None = None,
+        keep: StepScores | None = None,
+        *,
+        hand_over: Callable[[int, list[int]], None] | None = None,
+        leave: bool = True,
+    ) -> None:
+        """Start with empty answers.
+
+        Args:
+            prepared: The main batch, P prompts.
+            rows: Its rows and branches, after their prompts.
+            sampler: Draws tokens; None: take the best.
+            sequences: Number of answers to each prompt.
+            streamer: Gets new tokens as they are chosen.
+            keep: Gets the scores of each step.
+            hand_over: Called with the number of an answer and its new tokens as soon as it has ended.
+            leave: Whether rows that have ended may leave the batch.
+        """
+        ids = prepared.input_ids.repeat_interleave(sequences, dim=0)
+        self._answers = torch.arange(len(ids), device=ids.device)  # the answer of each row that is decoded
+        self._asked = self._answers // sequences  # their prompts
+        if sequences > 1:
+            rows.select(self._asked)
+        self.rows, self._ids, self._length, self._prompts = rows, ids, ids.shape[1], len(prepared.input_ids)
+        self._prepared, self._sampler, self._sequences = prepared, sampler, sequences
+        self._streamer, self._keep, self._hand_over = streamer, keep, hand_over
+        self._leave = leave and streamer is None and prepared.pad is not None and prepared.by_row and not rows.whole
+        self._running = torch.ones_like(self._answers, dtype=torch.bool)
+        self._ended = list[tuple[Tensor, Tensor]]()
+        self.tokens, self.left, self.over = ids[:, -1], None, False  # type: Tensor, Tensor | None, bool
+
+    def choose(self) -> None:
+        """Choose the next token of each row, from the rows' scores.
+
+        Raises:
+            GenerationError: A row has no token to choose.
+        """
+        prepared, pad = self._prepared, self._prepared.pad
+        scores = prepared.processed(self._ids, self.rows.scores(), self._asked if self._ended else None)
+        check_scores(scores, self._ids.shape[1] - self._length, prompts=self._prompts, prompt=self._asked)
+        if self._keep is not None:
+            self._keep.add(scores, self.rows.logits[0], self._answers)
+        sampler = self._sampler
+        chosen = scores.argmax(dim=-1) if sampler is None else sampler(scores, self._answers, self._sequences)
+        self.tokens = chosen if pad is None else torch.where(self._running, chosen, pad)
+        self._ids = torch.cat([self._ids, self.tokens[:, None]], dim=1)
+        if self._streamer is not None:
+            self._streamer.put(self.tokens.cpu())
+        self._end(self._running & prepared.criteria(self._ids, scores))
+
+    def _end(self, ending: Tensor) -> None:
+        """End some rows, (rows,) bool, and choose which are left."""
+        self._running &= ~ending
+        if self._hand_over is not None:
             with torch.inference_mode(False):
                 for row in ending.nonzero()[:, 0].tolist():
-                    hand_over(int(answers[row]), ids[row, length:].tolist())
-        left = running.nonzero()[:, 0]
-        if not len(left):
-            break
-        if leave and len(left) < len(running):
-            ended.append((answers[~running], ids[~running]))
-            rows.select(left)
-            answers, asked, ids = answers[left], asked[left], ids[left]
-            chosen, running = chosen[left], running[left]
-        rows.step(chosen)
-    if streamer is not None:
-        streamer.end()
-    return _collect([*ended, (answers, ids)], pad)[:, length:]
+                    self._hand_over(int(self._answers[row]), self._ids[row, self._length :].tolist())
+        left = self._running.nonzero()[:, 0]
+        self.over, self.left = not len(left), None
+        if self.over and self._streamer is not None:
+            self._streamer.end()
+        if self._leave and 0 < len(left) < len(self._running):
+            self._ended.append((self._answers[~self._running], self._ids[~self._running]))
+            self._answers, self._asked, self._ids = self._answers[left], self._asked[left], self._ids[left]
+            self.tokens, self._running, self.left = self.tokens[left], self._running[left], left
 
+    def finish(self) -> Tensor:
+        """Decode until every answer has ended; result as in `collect`."""
+        while True:
+            self.choose()
+            if self.over:
+                return self.collect()
+            if self.left is not None:
+                self.rows.select(self.left)
+            self.rows.step(self.tokens)
 
-def _collect(parts: list[tuple[Tensor, Tensor]], pad: int | None) -> Tensor:
-    """Return the rows of all answers in order, (answers, positions), from those that ended together, padded."""
-    count, (_, last) = sum(len(answers) for answers, _ in parts), parts[-1]
-    rows = last.new_full((count, last.shape[1]), pad or 0)
-    for answers, ids in parts:
-        rows[answers, : ids.shape[1]] = ids
-    return rows
+    def collect(self) -> Tensor:
+        """Return the new tokens of all answers, (prompts x sequences, length); rows that have ended are padded."""
+        parts = [*self._ended, (self._answers, self._ids)]
+        rows = self._ids.new_full((self._prompts * self._sequences, self._ids.shape[1]), self._prepared.pad or 0)
+        for answers, ids in parts:
+            rows[answers, : ids.shape[1]] = ids
+        return rows[:, self._length :]

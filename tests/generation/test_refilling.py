@@ -1,0 +1,299 @@
+"""Waiting prompts join as others end, and nobody notices: every answer is the one its prompt gets alone.
+
+Answers of very different lengths come from an end that is chosen among what was said (see `test_leaving`), so that
+prompts are read, decoded and joined at many steps.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+
+import pytest
+import torch
+
+from mmhall import LVLM
+from mmhall.adapters import adapter_for
+from mmhall.attention import Op, PassCount, count_passes
+from mmhall.errors import GenerationError, ImageError, OptionError
+from mmhall.generation import _refilling as refilling, _together as together
+from mmhall.strategies import Session, Strategy
+from tests.decoders.fitted import with_artifacts
+from tests.decoders.test_contract import COMPOSED, PLAIN, carries
+from tests.generation.reference import FAMILIES, QUIET, REQUESTS, built, ours
+from tests.generation.test_leaving import EMPTY, QUICK, rows_of, spread
+
+pytestmark = [QUIET, EMPTY, pytest.mark.usefixtures("clip", "detector")]
+
+LENGTH, ROWS = 9, 3
+ASKED = (*REQUESTS, *REQUESTS[::-1], *REQUESTS[1:3])
+EACH = [
+    pytest.param(spec, {"do_sample": True} if at % 2 else {}, marks=() if quick else pytest.mark.slow)
+    for at, spec in enumerate(("greedy", *PLAIN))
+    for quick in [spec.startswith(QUICK) and spec not in COMPOSED]
+]
+CACHES = [(family, ("greedy", "vdd", "kvsmooth", "vcd")[at % 4]) for at, family in enumerate(FAMILIES)]
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """The main rows of each batch in each pass over answers."""
+    seen, step = [], together.step_together
+
+    def spied(batches, tokens):
+        seen.append([batch.size for batch in batches])
+        step(batches, tokens)
+
+    monkeypatch.setattr(refilling, "step_together", spied)
+    return seen
+
+
+def asked(adapter, requests, spec, rows, *, seeds=None, **settings):
+    """The answer to each request, with at most so many rows."""
+    lvlm = LVLM(adapter.model, adapter.processor)
+    lvlm.adapter = adapter  # with its artifacts
+    pairs = [(list(request.images), request.prompt) for request in requests]
+    found = lvlm.generate_many(
+        pairs, spec, batch_size=rows, seeds=seeds, scores=True, **{"max_new_tokens": LENGTH, **settings}
+    )
+    answers = dict(found)
+    assert sorted(answers) == list(range(len(requests)))
+    return [answers[number] for number in range(len(requests))]
+
+
+class Ends:
+    """Answers end at other tokens inside this context."""
+
+    def __init__(self, adapter, ends):
+        self.config, self.ends = adapter.generator.generation_config, ends
+
+    def __enter__(self):
+        self.before, self.config.eos_token_id = self.config.eos_token_id, self.ends
+
+    def __exit__(self, *_):
+        self.config.eos_token_id = self.before
+
+
+def check(adapter, spec, passes, *, rows=ROWS, tolerance=5e-3, **settings):
+    """Compare prompts that wait with the same prompts alone; return the answers."""
+    seeds = range(len(ASKED)) if settings.get("do_sample") else None
+    with Ends(adapter, None):
+        free = [answer.token_ids for answer in asked(adapter, ASKED, spec, len(ASKED), seeds=seeds, **settings)]
+    with Ends(adapter, spread(free)):
+        alone = [
+            asked(adapter, [request], spec, 1, seeds=seeds and [at], **settings)[0] for at, request in enumerate(ASKED)
+        ]
+        passes.clear()
+        answers = asked(adapter, ASKED, spec, rows, seeds=seeds, **settings)
+    for one, answer in zip(alone, answers, strict=True):
+        assert answer.token_ids == one.token_ids
+        assert answer.stopped_by == one.stopped_by
+        torch.testing.assert_close(answer.scores, one.scores, rtol=tolerance, atol=tolerance)
+    assert all(sum(sizes) <= rows for sizes in passes)
+    return answers
+
+
+@pytest.mark.parametrize(("spec", "way"), EACH, ids=str)
+def test_whatever_strategy_a_waiting_prompt_is_answered_as_alone(spec, way, passes):
+    answers = check(with_artifacts(ours("llava")), spec, passes, **way)
+    assert max(map(len, passes)) > 1, "nothing has joined"
+    copies, read = rows_of(spec), sum(answer.usage.new_tokens - 1 for answer in answers)
+    if copies is not None:
+        assert round(sum(answer.usage.rows for answer in answers)) == copies * read
+
+
+@pytest.mark.parametrize(("family", "spec"), CACHES)
+def test_every_kind_of_cache_takes_rows_in(family, spec, passes):
+    """Sliding windows, chunks, recurrent states, keys that layers share, a picture across."""
+    spec = spec if carries(spec, family) else "vdd"
+    check(ours(family), spec, passes)
+    apart = family == "mllama" and spec == "vdd"  # a branch without a picture has a cache of its own
+    assert (max(map(len, passes)) > 1) != apart
+
+
+def test_half_precision(passes):
+    """Up to its rounding, as long as the same is said."""
+    model, processor = built("llava")
+    adapter = adapter_for(model.to(torch.bfloat16), processor)
+    with Ends(adapter, spread([answer.token_ids for answer in asked(adapter, REQUESTS, "vcd", 1)])):
+        alone = asked(adapter, ASKED, "vcd", 1)
+        answers = asked(adapter, ASKED, "vcd", ROWS)
+    assert max(map(len, passes)) > 1
+    for one, answer in zip(alone, answers, strict=True):
+        pairs = zip(one.token_ids, answer.token_ids, strict=False)
+        same = next(
+            (at for at, pair in enumerate(pairs) if len(set(pair)) > 1), min(len(one.scores), len(answer.scores)) - 1
+        )
+        both = one.scores[: same + 1].isfinite() & answer.scores[: same + 1].isfinite()
+        own, its = (part.scores[: same + 1][both] for part in (answer, one))
+        torch.testing.assert_close(own, its, rtol=0.1, atol=1.0)
+
+
+def test_several_draws_of_a_prompt(passes):
+    adapter, settings = ours("llava"), {"do_sample": True, "num_return_sequences": 2}
+    seeds = range(len(ASKED))
+    with Ends(adapter, None):
+        free = asked(adapter, ASKED, "vdd", 1, seeds=seeds, **settings)
+    with Ends(adapter, spread([answer.token_ids for answer in free])):
+        alone = [asked(adapter, [request], "vdd", 2, seeds=[at], **settings)[0] for at, request in enumerate(ASKED)]
+        answers = asked(adapter, ASKED, "vdd", 6, seeds=seeds, **settings)
+    assert max(map(len, passes)) > 1
+    for one, answer in zip(alone, answers, strict=True):
+        assert answer.token_ids == one.token_ids
+        assert [other.token_ids for other in answer.others] == [other.token_ids for other in one.others]
+
+
+def test_pictures_none_one_and_several(passes):
+    adapter = ours("llava")
+    first, second = REQUESTS[0].images[0], REQUESTS[1].images[0]
+    kinds = ("Is there a dog?", ()), ("What is on the left?", (first,)), ("What differs?", (first, second))
+    requests = [type(REQUESTS[0])(prompt, images) for prompt, images in (*kinds, *kinds[::-1], *kinds)]
+    with Ends(adapter, None):
+        free = [answer.token_ids for answer in asked(adapter, requests, "kvsmooth", 1)]
+    with Ends(adapter, spread(free)):
+        alone = asked(adapter, requests, "kvsmooth", 1)
+        passes.clear()
+        answers = asked(adapter, requests, "kvsmooth", ROWS)
+    assert [answer.token_ids for answer in answers] == [answer.token_ids for answer in alone]
+    assert max(map(len, passes)) > 1
+
+
+def test_padding_that_nobody_needs_any_more_is_dropped(monkeypatch):
+    """Rows that came last are as long as their own prompts and answers once the others have left."""
+    adapter, lengths, step = ours("llava"), [], together.step_together
+
+    def spied(batches, tokens):
+        step(batches, tokens)
+        ((state, _),) = batches[0].parts
+        padding = min(block.padding for group in state.groups for block in group.blocks)
+        lengths.append((padding, state.cache.get_seq_length() - state.ids.shape[1]))
+
+    monkeypatch.setattr(refilling, "step_together", spied)
+    with Ends(adapter, None):
+        free = [answer.token_ids for answer in asked(adapter, ASKED, "greedy", 1)]
+    lengths.clear()
+    with Ends(adapter, spread(free)):
+        asked(adapter, ASKED, "greedy", ROWS)
+    assert set(lengths) == {(0, 0)}
+
+
+class Sick(Strategy):
+    """Has no score to choose from where the prompt is of some length."""
+
+    name = "sick"
+
+    def prepare(self, adapter, inputs):
+        sick = (inputs["attention_mask"].sum(dim=1) == SICK)[:, None]
+        return Session(combine=lambda step: step.main.masked_fill(step.each(sick) & (step.t == 2), torch.nan))
+
+
+def test_a_prompt_that_fails_fails_alone(passes, tmp_path):
+    global SICK
+    adapter = ours("llava")
+    lvlm = LVLM(adapter.model, adapter.processor)
+    pairs = [(request.images[0], request.prompt) for request in ASKED]
+    SICK = int(adapter.inputs(REQUESTS[1:2])["attention_mask"].sum())
+    pairs[2] = (tmp_path / "none.png", "What?")
+    with Ends(adapter, None):
+        answers = dict(lvlm.generate_many(pairs, Sick(), batch_size=4, max_new_tokens=5))
+        alone = dict(lvlm.generate_many([pairs[0]], max_new_tokens=5))[0]
+    assert answers[0].token_ids == alone.token_ids
+    failed = {number: type(each) for number, each in answers.items() if isinstance(each, Exception)}
+    sick = {at: GenerationError for at, request in enumerate(ASKED) if request is REQUESTS[1]}
+    assert failed == {2: ImageError, **sick}
+    assert str(answers[1]).startswith("sick: step 2: the next-token scores hold")
+
+
+class Hungry(Op):
+    """Needs more memory than there is for more than two rows."""
+
+    layers = frozenset({0})
+
+    def rows(self, call):
+        if len(call.query) > 2:
+            raise RuntimeError("CUDA out of memory")
+
+
+class Large(Strategy):
+    name = "large"
+
+    def prepare(self, adapter, inputs):
+        return Session(ops=[Hungry()])
+
+
+def test_without_memory_for_all_rows_there_are_fewer(passes):
+    adapter = ours("llava")
+    alone, answers = (asked(adapter, ASKED, spec, rows) for spec, rows in (("greedy", 1), (Large(), 8)))
+    assert [answer.token_ids for answer in answers] == [answer.token_ids for answer in alone]
+
+
+def test_without_memory_for_one_row_it_is_an_error(monkeypatch):
+    adapter = ours("llava")
+    lvlm = LVLM(adapter.model, adapter.processor)
+    monkeypatch.setattr(Hungry, "rows", lambda self, call: (_ for _ in ()).throw(MemoryError("no room")))
+    pairs = [(request.images[0], request.prompt) for request in REQUESTS]
+    found = dict(lvlm.generate_many(pairs, Large()))
+    assert {str(error) for error in found.values()} == {"out of memory: no room"}
+
+
+def test_questions_about_one_picture_are_read_together_and_their_prefix_once():
+    adapter = ours("llava")
+    lvlm = LVLM(adapter.model, adapter.processor)
+    image = REQUESTS[0].images[0]
+    questions = [f"Is there a {name} in the image?" for name in ("dog", "cup", "cat")]
+    pairs = [(REQUESTS[3].images[0], "What?"), *((image, question) for question in questions)]
+    alone = dict(lvlm.generate_many(pairs, batch_size=1, max_new_tokens=4))
+    answers = dict(lvlm.generate_many(pairs, batch_size=3, max_new_tokens=4))
+    assert [answers[number].token_ids for number in range(4)] == [alone[number].token_ids for number in range(4)]
+    assert answers[1].usage.prompt_reads < 0.7 * alone[1].usage.prompt_reads
+
+
+def test_requests_are_taken_as_they_are_needed():
+    lvlm, taken = LVLM(ours("llava").model, ours("llava").processor), []
+
+    def endless():
+        for number in count():
+            taken.append(number)
+            yield REQUESTS[number % 4].images[0], "What?"
+
+    found = lvlm.generate_many(endless(), batch_size=4, max_new_tokens=3)
+    assert not taken
+    assert {next(found)[0] for _ in range(4)} == {0, 1, 2, 3}
+    assert len(taken) < 12
+
+
+def test_a_search_is_answered_batch_by_batch(passes):
+    adapter = ours("llava")
+    alone, answers = (asked_plain(adapter, REQUESTS, "opera", rows) for rows in (1, 2))
+    assert answers == alone
+    assert not passes
+
+
+def asked_plain(adapter, requests, spec, rows):
+    lvlm = LVLM(adapter.model, adapter.processor)
+    pairs = [(request.images[0], request.prompt) for request in requests]
+    found = dict(lvlm.generate_many(pairs, spec, batch_size=rows, max_new_tokens=LENGTH))
+    return [found[number].token_ids for number in range(len(requests))]
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"batch_size": 0}, "batch_size"),
+        ({"batch_size": True}, "batch_size"),
+        ({"seeds": [1]}, "one for each request"),
+        ({"seeds": [1, -2, 3]}, "seeds"),
+    ],
+)
+def test_what_cannot_be_is_refused(more, words):
+    lvlm = LVLM(ours("llava").model, ours("llava").processor)
+    pairs = [(request.images[0], request.prompt) for request in REQUESTS[:3]]
+    with pytest.raises(OptionError, match=words):
+        list(lvlm.generate_many(pairs, max_new_tokens=2, **more))
+
+
+def test_passes_and_reads_are_counted_whoever_asks():
+    adapter, counted = ours("llava"), PassCount()
+    with count_passes(counted):
+        answers = asked_plain(adapter, REQUESTS, "greedy", 2)
+    assert answers
+    assert counted.passes == 0  # they are the answers' own

@@ -342,7 +342,7 @@ class Retrospection(PromptSearch):
 
     def run(self) -> Steps:
         """Return the best answers, best first, (length,) each."""
-        self._rows = yield self.resume([()], [Memory()])  # at first all beams are equal
+        self._rows = yield self.resume([()])  # at first all beams are equal
         while True:
             logits, kept = self._rows.scores(), None
             candidates = logits.topk(min(self._options.num_attn_candidates, logits.shape[1])).indices

@@ -40,14 +40,15 @@ class PromptSearch(ABC):
         `decoding.rows.taken`, need not be a generator: it runs before those that are.
         """
 
-    def resume(self, texts: Sequence[Sequence[int]], memories: Sequence[Memory]) -> Resume:
+    def resume(self, texts: Sequence[Sequence[int]], memories: Sequence[Memory] | None = None) -> Resume:
         """Request to read partial answers of equal length; the result are rows at their ends, one for each.
 
         Args:
             texts: Tokens of each.
-            memories: Memory of each text's row before its last token was read, `SearchRows.memory`.
+            memories: Memory of each text's row before its last token was read, `SearchRows.memory`; None: nothing was
+                stored, as before the first token.
         """
-        return Resume(self.prompt, texts, memories)
+        return Resume(self.prompt, texts, [Memory()] * len(texts) if memories is None else memories)
 
     def tell(self, settled: Sequence[int]) -> None:
         """Stream the tokens that all possible answers begin with, without those streamed before."""

@@ -20,7 +20,7 @@ class SearchRows:
 
     Attributes:
         batch: The batch; None: the search has given up these rows.
-        index: Where they stand in it, (N,) 0-based.
+        index: Where they stand in it, (N,) 0-based, ascending.
     """
 
     def __init__(self, batch: SharedBatch, index: Tensor) -> None:
@@ -54,7 +54,7 @@ class SearchRows:
 
     @property
     def logits(self) -> list[Tensor]:
-        """Next-token logits of these rows and of each branch, (N, vocabulary); after `Split` those of each candidate."""
+        """Next-token logits of these rows and of each branch, (N, vocabulary); after `Split` of each candidate."""
         return [self.own(part) for part in self.shared.rows.logits]
 
     def scores(self) -> Tensor:
@@ -63,7 +63,7 @@ class SearchRows:
 
     def own(self, values: Tensor) -> Tensor:
         """Return these rows of what an op has stored about all rows of the latest pass, (rows, ...)."""
-        return values[self.index.to(values.device)]
+        return values if self.size == len(values) else values[self.index.to(values.device)]
 
     def set_apart(self) -> None:
         """Move these rows to a batch of their own."""
@@ -131,6 +131,8 @@ class SharedBatch:
 
     def spread(self, tokens: Sequence[Tensor]) -> Tensor:
         """Return tokens of all rows from those of each search; idle rows get token 0."""
+        if tokens and len(tokens[0]) == self.rows.size:
+            return tokens[0]
         shape = tokens[0].shape[1:] if tokens else ()
         spread = torch.zeros(self.rows.size, *shape, dtype=torch.long, device=self.device)
         for part, own in zip(self.parts, tokens, strict=True):

@@ -8,7 +8,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from mmhall.attention import SELF_ATTENTION, Memory, Op, PassCount, count_passes
+from mmhall.attention import SELF_ATTENTION, Op, PassCount, count_passes
 from mmhall.decoders.opera import Retrospection
 from mmhall.errors import CompositionError
 from mmhall.generation import Ask, Feed, Keep, PromptSearch, Split, run_searches
@@ -143,7 +143,7 @@ class Ahead(Own):
     """Even numbers take the better of two tokens by the best token after it; odd ones are greedy."""
 
     def run(self):
-        rows, said = (yield self.resume([()], [Memory()])), []
+        rows, said = (yield self.resume([()])), []
         while len(said) < self.length:
             scores = rows.scores().log_softmax(dim=-1)
             if self.number % 2:
@@ -163,7 +163,7 @@ class Later(Own):
     """Goes on with a text of as many tokens as its number: three steps, and two between which it may choose."""
 
     def run(self):
-        rows = yield self.resume([range(60, 60 + self.number)], [Memory()])
+        rows = yield self.resume([range(60, 60 + self.number)])
         said = []
         for _ in range(3):
             said.append(int(rows.scores().argmax()))
@@ -191,9 +191,9 @@ class Forgetful(Own):
     """Uses rows after it has asked for others."""
 
     def run(self):
-        rows = yield self.resume([()], [Memory()])
+        rows = yield self.resume([()])
         yield Feed(rows, rows.scores().argmax(dim=-1))
-        yield self.resume([(1,)], [Memory()])
+        yield self.resume([(1,)])
         rows.scores()
         return []
 
@@ -207,7 +207,7 @@ class Pairs(Own):
         return [torch.tensor([sum(lengths), count])]
 
     def half(self, length):
-        rows = yield self.resume([()], [Memory()])
+        rows = yield self.resume([()])
         for _ in range(length):
             yield Feed(rows, rows.scores().argmax(dim=-1))
         return length

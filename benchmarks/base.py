@@ -136,22 +136,15 @@ class Material:
     pictures: Mapping[str, Path]
     remarks: tuple[str, ...] = ()
 
-    def digests(self) -> tuple[str, str]:
-        """Return the SHA-256 digests of the items and of the picture files, 16 hex digits each.
-
-        Raises:
-            DataError: A picture cannot be read.
-        """
-        listing = json.dumps([[i.id, i.prompt, i.groups, dict(i.truth)] for i in self.items], sort_keys=True)
-        return hashlib.sha256(listing.encode()).hexdigest()[:16], digest_of(self.picture_digests())
-
-    def picture_digests(self) -> dict[str, str]:
-        """Return the SHA-256 digest of each picture file, by picture id.
-
-        Raises:
-            DataError: A picture cannot be read.
-        """
-        return {name: file_digest(path) for name, path in self.pictures.items()}
+    @property
+    def digest(self) -> str:
+        """SHA-256 digest of the items, 16 hex digits: materials with one digest ask the same."""
+        hashed, encoder = hashlib.sha256(), json.JSONEncoder(sort_keys=True)
+        for number, i in enumerate(self.items):
+            listed = encoder.encode([i.id, i.prompt, i.groups, dict(i.truth)])
+            hashed.update(f"{', ' if number else '['}{listed}".encode())  # as one JSON list, of which no more is held
+        hashed.update(b"]" if self.items else b"[]")
+        return hashed.hexdigest()[:16]
 
 
 def file_digest(path: Path) -> str:
@@ -230,7 +223,12 @@ class Metric:
 
 def series(counts: Sequence[Counts], weights: Mapping[str, float]) -> Array:
     """Return the weighted sum of counts of each item, in order, (items,)."""
-    return np.array([sum(weight * c[name] for name, weight in weights.items()) for c in counts], np.float64)
+    keys = [id(one) for one in counts]  # an object that stands there often is summed once; see `share_equal`
+    sums = {
+        key: sum(weight * one[name] for name, weight in weights.items())
+        for key, one in dict(zip(keys, counts, strict=True)).items()
+    }
+    return np.array([sums[key] for key in keys], np.float64)
 
 
 @dataclass(frozen=True)
@@ -376,6 +374,12 @@ class Benchmark(Configured, ABC):
         from mmhall.benchmarks.evaluation import evaluate
 
         return evaluate(self, items, rows, strategies, lineup, only)
+
+
+def share_equal(counts: Sequence[Counts]) -> list[Counts]:
+    """Return counts of which equal ones are one object: answers of one word have a dozen different ones."""
+    first: dict[tuple[tuple[str, float], ...], Counts] = {}
+    return [first.setdefault(tuple(own.items()), own) for own in counts]
 
 
 def by_strategy(rows: Sequence[Row]) -> dict[str, list[Row]]:

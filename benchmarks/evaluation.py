@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mmhall.benchmarks.base import COUNTED, Benchmark, Counts, Figures, Item, Metric, OfficialFigures, series
+from mmhall.benchmarks.base import (
+    COUNTED,
+    Benchmark,
+    Counts,
+    Figures,
+    Item,
+    Metric,
+    OfficialFigures,
+    series,
+    share_equal,
+)
 from mmhall.benchmarks.evidence import Evidence, Lineup, lineup_of
 from mmhall.benchmarks.evidence.captions import CaptionFigures, caption_figures
 from mmhall.benchmarks.evidence.frontier import Frontier, find_frontier
@@ -25,6 +35,8 @@ if TYPE_CHECKING:
     from mmhall.benchmarks.run.relabel import Relabelled
 
 MEAN = "mean"  # the group of means over groups
+Answers = Mapping[str, dict[str, Row]]
+"""Strategy to item to answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +172,11 @@ def evaluate(
     """
     lineup = lineup or lineup_of(strategies)
     arms, strategies = lineup.arms, lineup.everyone
-    answers = {(row.item, row.strategy): row for row in rows if row.error is None}
-    scored = [item for item in items if all((item.id, s) in answers for s in strategies)]
+    answers: Answers = {s: {} for s in strategies}
+    for row in rows:
+        if row.error is None and row.strategy in answers:
+            answers[row.strategy][row.item] = row
+    scored = [item for item in items if all(item.id in own for own in answers.values())]
     cells: list[Cell] = []
     evidence: list[Evidence] = []
     captions: list[CaptionFigures] = []
@@ -180,7 +195,7 @@ def evaluate(
         captions += figures
         frontiers |= {group: frontier} if frontier is not None else {}
     chosen = {item.id for item in scored}
-    counted = [row for row in answers.values() if row.item in chosen]
+    counted = [row for row in rows if row.error is None and row.item in chosen]
     return Evaluation(
         tuple(cells),
         tuple(_cost(benchmark.name, s, arms[0], counted) for s in arms if scored),
@@ -214,14 +229,14 @@ def _group(
     benchmark: Benchmark,
     group: str,
     members: Sequence[Item],
-    answers: Mapping[tuple[str, str], Row],
+    answers: Answers,
     lineup: Lineup,
     only: Figures | None,
 ) -> tuple[list[Cell], tuple[Evidence, ...], tuple[CaptionFigures, ...], Frontier | None]:
     """Estimate every metric of a group for every arm, and weigh the arms; the group has its own bootstrap draws."""
     base, arms, pairwise = lineup.arms[0], lineup.arms, group in benchmark.pairwise
-    rows = {s: [answers[item.id, s] for item in members] for s in (lineup.everyone if only is None else arms)}
-    alone = {s: benchmark.counts(members, rows[s]) for s in ([base] if pairwise else rows)}
+    rows = {s: [answers[s][item.id] for item in members] for s in (lineup.everyone if only is None else arms)}
+    alone = {s: share_equal(benchmark.counts(members, rows[s])) for s in ([base] if pairwise else rows)}
     counts = {
         s: (
             benchmark.paired(members, rows[s], rows[base], group) if pairwise and s != base else (alone[s], alone[base])
@@ -261,7 +276,7 @@ def _means(
     benchmark: Benchmark,
     groups: Sequence[str],
     scored: Sequence[Item],
-    answers: Mapping[tuple[str, str], Row],
+    answers: Answers,
     arms: Sequence[str],
     only: Figures | None,
 ) -> tuple[Cell, ...]:
@@ -269,7 +284,7 @@ def _means(
     if len(groups) < 2 or (only is not None and all(group != MEAN for group, _ in only)):
         return ()
     means = GroupMeans(benchmark, {g: [i for i in scored for named in i.groups if named == g] for g in groups})
-    counts = {arm: means.counts({item.id: answers[item.id, arm] for item in scored}) for arm in arms}
+    counts = {arm: means.counts(answers[arm]) for arm in arms}
     cells: list[Cell] = []
     for metric in (metric for metric in benchmark.metrics if metric.name in benchmark.grid_metrics):
         compared = {arm: means.difference(metric, counts[arm], counts[arms[0]]) for arm in arms[1:]}

@@ -30,6 +30,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -49,7 +50,7 @@ from mmhall.benchmarks.data.pope_maker import (
 )
 from mmhall.benchmarks.data.pope_wording import PROMPTS, SUFFIX, WORDINGS, in_version, question_about
 from mmhall.benchmarks.rules import yes_bias, yesno
-from mmhall.benchmarks.rules.yesno import RULES, parse_official, parse_strict, read, score, tally
+from mmhall.benchmarks.rules.yesno import RULES, Label, parse_official, parse_strict, read, score, tally
 from mmhall.options import option
 
 __all__ = ["SETTINGS", "SUFFIX", "Pope", "parse_official", "parse_strict", "question_about", "score"]
@@ -155,16 +156,20 @@ class ObjectQuestions(PictureBenchmark):
 
     def count(self, item: Item, text: str) -> Counts:
         """Count one answer against its label."""
-        counts = tally(self.rule, item.truth["label"], text)
-        shows = item.truth.get("visibility")
-        for how in VISIBILITIES:
-            counts[f"asked {how}"] = counts["is_yes"] * (shows == how)
-            counts[f"found {how}"] = counts["tp"] * (shows == how)
-        return counts
+        return dict(_count(self.rule, item.truth["label"], text, item.truth.get("visibility")))
 
     def mark(self, item: Item, text: str) -> Sequence[tuple[int, int, bool]]:
         """Mark the whole answer as right or wrong."""
         return [(0, len(text), read(self.rule, item.truth["label"], text) == item.truth["label"])]
+
+
+@lru_cache(maxsize=4096)
+def _count(rule: str, label: Label, text: str, shows: str | None) -> Counts:
+    counts = tally(rule, label, text)
+    for how in VISIBILITIES:
+        counts[f"asked {how}"] = counts["is_yes"] * (shows == how)
+        counts[f"found {how}"] = counts["tp"] * (shows == how)
+    return counts
 
 
 @dataclass(frozen=True)
@@ -191,22 +196,25 @@ class Pope(ObjectQuestions):
             object.__setattr__(self, "groups", (*type(self).groups, "pooled"))
 
     def phrase(self, questions: Sequence[Question], seed: int) -> list[Item]:
-        """Make one item of each question."""
-        return [self._item(q, id_) for q, id_ in zip(questions, item_ids(questions), strict=True)]
+        """Make one item of each question; items share prompts and groups, of which a million have few."""
+        shared: dict[Any, Any] = {}
+        return [self._item(q, id_, shared) for q, id_ in zip(questions, item_ids(questions), strict=True)]
 
-    def _item(self, question: Question, id_: str) -> Item:
+    def _item(self, question: Question, id_: str, shared: dict[Any, Any]) -> Item:
+        prompt = question.text + PROMPTS[self.prompt]
         groups = tuple(setting for setting, numbers in question.ids.items() for _ in numbers)
+        groups += ("pooled",) * (len(groups) if self.pooled else 0)
         return Item(
             id_,
             question.picture,
-            question.text + PROMPTS[self.prompt],
-            groups + ("pooled",) * (len(groups) if self.pooled else 0),
+            shared.setdefault(prompt, prompt),
+            shared.setdefault(groups, groups),
             {
                 "label": question.label,
                 "object": question.object or "",
                 "visibility": question.visibility,
                 "question": question.text,
-                "ids": {setting: list(numbers) for setting, numbers in question.ids.items()},
+                "ids": question.ids,
             },
         )
 

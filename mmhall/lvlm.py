@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedModel, ProcessorMixin
 
-from mmhall.adapters import Inputs, adapter_for
+from mmhall.adapters import Batch, Inputs, adapter_for
 from mmhall.analysis import AnalysisMethods, score
 from mmhall.answers import Answer
 from mmhall.attention import count_passes
@@ -122,7 +122,7 @@ class LVLM(AnalysisMethods, ChoiceMethods):
 
     def generate_batch(
         self,
-        requests: Sequence[tuple[Images, Prompt]],
+        requests: Sequence[tuple[Images, Prompt]] | Batch,
         strategy: str | Strategy = "greedy",
         *,
         uncertainty: bool = False,
@@ -139,7 +139,8 @@ class LVLM(AnalysisMethods, ChoiceMethods):
         or edits the pass over the prompt.
 
         Args:
-            requests: Pairs of picture and prompt.
+            requests: Pairs of picture and prompt; or a batch made of them by `adapter.inputs`, so that the pictures are
+                processed once for several strategies.
             strategy: As in `generate`.
             uncertainty: As in `generate`.
             scores: As in `generate`; an integer keeps those of so many first tokens.
@@ -159,7 +160,7 @@ class LVLM(AnalysisMethods, ChoiceMethods):
         if (uncertainty or scores) and sequences > 1:
             expected = "1 with uncertainty=True" if uncertainty else "1 with scores=True"
             raise OptionError("generate", "num_return_sequences", sequences, expected)
-        prepared = make_requests(requests)
+        prepared = requests.requests if isinstance(requests, Batch) else make_requests(requests)
         checked_seeds = None if seeds is None else check_seeds(seeds, len(prepared))
         if not prepared:
             return []
@@ -179,7 +180,10 @@ class LVLM(AnalysisMethods, ChoiceMethods):
 
             whole = uncertainty or keep is not None or sequences > 1 or not (progress or callback)
             with measure(self.adapter.device) as measured, count_passes(measured.counted):
-                inputs = self.adapter.inputs(prepared)
+                if isinstance(requests, Batch):  # another object, as a strategy may store in it what it has found
+                    inputs = self.adapter.picked(requests, range(len(prepared)))
+                else:
+                    inputs = self.adapter.inputs(prepared)
                 options: dict[str, Any] = {"share": shared_prefix, "keep": keep, "ended": None if whole else tell_early}
                 job = recipe.job(self.adapter, inputs, checked_seeds, **options)
                 tokens = run(job)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from abc import abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +24,7 @@ from mmhall.results.kinds import describe_data, describe_file
 
 _DRAWN = "mmhall scenes"  # the description in the annotation file of drawn scenes
 _USUAL = "usual"  # their kind, where the file names none
+_HALF = re.compile(r"\\u[dD]")  # an escape that may be half of a character, which nothing can be written with
 
 Corners = tuple[float, float, float, float]
 """Left, top, right and bottom edge of a box, as fractions of the picture's width and height."""
@@ -86,7 +88,9 @@ class PictureSet:
         return self._by_id[picture]
 
 
-def read_pictures(path: Path, images: Path, limit: int | None = None, required: bool = True) -> PictureSet:
+def read_pictures(
+    path: Path, images: Path, limit: int | None = None, required: bool = True, *, boxes: bool = True
+) -> PictureSet:
     """Read a CSV picture list if the name ends in ".csv", else a COCO detection file or object lists in JSON.
 
     Args:
@@ -94,6 +98,7 @@ def read_pictures(path: Path, images: Path, limit: int | None = None, required: 
         images: Base folder of picture names.
         limit: Number of pictures to keep, in order of id.
         required: Whether the picture files must exist.
+        boxes: Whether to read the boxes of objects, too.
 
     Raises:
         DataError: The file or a picture is missing or malformed.
@@ -102,7 +107,7 @@ def read_pictures(path: Path, images: Path, limit: int | None = None, required: 
         listed = read_csv(path)
         paths = {name: images / name for name in listed}
     else:
-        data = read_json(path, "a COCO detection file")
+        data = read_json(path, "a COCO detection file", _annotation_parts(boxes))
         sets = read_object_lists(path, data)
         if sets is None:
             return _coco(data, path, images, limit, required)
@@ -126,7 +131,20 @@ def read_coco(annotations: Path, images: Path, limit: int | None = None, require
     Raises:
         DataError: The file or a picture is missing, or it is no COCO detection file.
     """
-    return _coco(read_json(annotations, "a COCO detection file"), annotations, images, limit, required)
+    data = read_json(annotations, "a COCO detection file", _annotation_parts(boxes=True))
+    return _coco(data, annotations, images, limit, required)
+
+
+def _annotation_parts(boxes: bool) -> Callable[[dict[str, Any]], Any]:
+    """Return a hook of JSON that keeps of a COCO annotation what is needed: a file has millions, with long outlines."""
+    kept = ("image_id", "category_id", "visibility", *(("bbox",) if boxes else ()))
+
+    def keep(entry: dict[str, Any]) -> dict[str, Any]:
+        if "image_id" in entry and "category_id" in entry:
+            return {name: entry[name] for name in kept if name in entry}
+        return entry
+
+    return keep
 
 
 def _coco(data: Any, annotations: Path, images: Path, limit: int | None, required: bool) -> PictureSet:
@@ -175,6 +193,8 @@ def _boxes(data: Any, names: Mapping[str, str]) -> dict[str, dict[str, tuple[Cor
     sizes = {str(entry["id"]): (entry.get("width"), entry.get("height")) for entry in data["images"]}
     boxes: dict[str, dict[str, tuple[Corners, ...]]] = {}
     for entry in data["annotations"]:
+        if "bbox" not in entry:
+            continue
         picture, name = str(entry["image_id"]), names[str(entry["category_id"])]
         try:
             (wide, high), (x, y, width, height) = sizes[picture], map(float, entry["bbox"])
@@ -258,16 +278,21 @@ def read_captions(path: Path) -> dict[str, list[str]]:
     return captions
 
 
-def read_json(path: Path, expected: str) -> Any:
+def read_json(path: Path, expected: str, keep: Callable[[dict[str, Any]], Any] | None = None) -> Any:
     """Read a JSON file.
+
+    Args:
+        path: The file.
+        expected: What it should be, in words.
+        keep: Called with each object, from the inside out; its result takes the object's place.
 
     Raises:
         DataError: It is missing, cannot be read, or is no JSON.
     """
     try:
         text = files.read_text(path)
-        data = json.loads(text)
-        if "\\ud" in text.lower():  # an escape that may be half of a character, which nothing can be written with
+        data = json.loads(text, object_hook=keep)
+        if _HALF.search(text):
             json.dumps(data, ensure_ascii=False).encode()
         return data
     except FileNotFoundError as error:
@@ -310,7 +335,7 @@ class PictureBenchmark(Benchmark):
         """Read the pictures and make the items."""
         path = source.data_path(self.name, self.reads)
         pictures, remarks = self.complete_pictures(
-            read_pictures(path, source.folder or path.parent, source.limit, source.pictures)
+            read_pictures(path, source.folder or path.parent, source.limit, source.pictures, boxes=False)
         )
         items = self.items(pictures, source.seed)
         files = {i.picture: pictures[i.picture].path for i in items if i.picture is not None}

@@ -102,7 +102,7 @@ def read_questions(path: Path, version: str = "fixed") -> QuestionSet:
             merged.setdefault(key, {}).setdefault(setting, []).append(record.number)
     order = {image: i for i, image in enumerate(dict.fromkeys(image for image, _, _ in merged))}
     questions = tuple(
-        Question(image, object_of(text), text, label, {s: tuple(n) for s, n in ids.items()})
+        Question(image, object_of(text), text, label, ids)
         for (image, text, label), ids in sorted(merged.items(), key=lambda pair: order[pair[0][0]])
     )
     return QuestionSet(questions, tuple(_remarks(files, records, questions)))

@@ -35,7 +35,7 @@ class Question:
     object: str | None
     text: str
     label: Label
-    ids: Mapping[str, tuple[int | str, ...]]
+    ids: Mapping[str, list[int | str]]
     visibility: str = ""
 
 
@@ -73,12 +73,12 @@ def make_questions(
     used = _usable_pictures(pictures, seed, recipe)
     scope = _Scope(used if recipe.frequency == "sampled" else pictures.pictures, pictures.categories)
     present = {p.id: _present_objects(p, seed, recipe) for p in used}
-    ids: dict[tuple[str, str], dict[str, tuple[int | str, ...]]] = {}
+    ids: dict[tuple[str, str], dict[str, list[int | str]]] = {}
     for setting in SETTINGS:
         rng = random.Random(f"pope/{setting}/{seed}")
         pairs = (pair for p in used for pair in scope.asked(p, present[p.id], setting, rng))
         for number, pair in enumerate(pairs, start=1):
-            ids.setdefault(pair, {})[setting] = (number,)
+            ids.setdefault(pair, {})[setting] = [number]
     by_id = {p.id: p for p in used}
     order = {p.id: i for i, p in enumerate(used)}  # by picture: a partial run is then balanced
     return [

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mmhall.benchmarks.base import Array, Benchmark, Counts, Item, Metric
+from mmhall.benchmarks.base import Array, Benchmark, Counts, Item, Metric, share_equal
 from mmhall.results.statistics import Difference, Estimate, Figure, Resampler
 from mmhall.results.store import Row
 
@@ -30,7 +30,9 @@ class GroupMeans:
 
     def counts(self, answers: Mapping[str, Row]) -> list[Sequence[Counts]]:
         """Return the counts of one strategy's answers in each group, from its answers by item id."""
-        return [self._benchmark.counts(items, [answers[item.id] for item in items]) for items in self._groups]
+        return [
+            share_equal(self._benchmark.counts(items, [answers[item.id] for item in items])) for items in self._groups
+        ]
 
     def estimate(self, metric: Metric, counts: Sequence[Sequence[Counts]]) -> Estimate:
         """Estimate the mean of a metric over the groups."""

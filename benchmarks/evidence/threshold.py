@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from mmhall.benchmarks.base import Array, Benchmark, Counts, Item
+from mmhall.benchmarks.base import Array, Benchmark, Counts, Item, share_equal
 from mmhall.benchmarks.evidence.halves import halves
 from mmhall.benchmarks.evidence.outcomes import Outcomes, outcomes_of
 from mmhall.benchmarks.rules.yes_bias import best_balanced_accuracy
@@ -112,9 +112,8 @@ def shifted_counts(
         for fitted, tested in (sides, sides[::-1]):
             shifts[tested] = fit(fitted)
         yes = scores + shifts > 0
-        return benchmark.counts(
-            items, [replace(row, text="Yes" if y else "No") for row, y in zip(base, yes, strict=True)]
-        )
+        answers = [replace(row, text="Yes" if y else "No") for row, y in zip(base, yes, strict=True)]
+        return share_equal(benchmark.counts(items, answers))
 
     def as_often(yes: npt.NDArray[np.bool_], half: Sequence[int]) -> float:
         share = float(yes[half].mean())

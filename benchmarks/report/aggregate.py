@@ -106,8 +106,10 @@ def _same_part(run: Run, part: Part, first: Run) -> Part:
 
 def _varied(runs: Sequence[Run]) -> list[str]:
     """Name what differs between the set-ups of runs."""
-    setups = [run.store.setup() for run in runs]
-    keys = {key for setup in setups[1:] for key, *_ in (*differences(setups[0], setup), *differences(setup, setups[0]))}
+    setups = [run.setup for run in runs]
+    pairs = [pair for setup in setups[1:] for pair in ((setups[0], setup), (setup, setups[0]))]
+    found = {key: values for pair in pairs for key, *values in differences(*pair)}
+    keys = [key for key, values in found.items() if not (key.endswith(".pictures") and "null" in values)]
     return list(dict.fromkeys(_kind(key) for key in sorted(keys) if not key.endswith(".spec")))
 
 

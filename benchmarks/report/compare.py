@@ -89,7 +89,7 @@ def _names(run: Run) -> set[str]:
 
 
 def _setup_differences(first: Run, second: Run) -> list[tuple[str, str, str]]:
-    old, new = first.store.setup(), second.store.setup()
+    old, new = first.setup, second.setup
     found = list(differences(old, new))
     found = [
         difference for difference in found if not difference[0].startswith("options.")
@@ -117,17 +117,17 @@ def _has_other_picture(item: Item, part: Part, other: Part) -> bool:
 
 
 def _picture_remarks(part: Part, other: Part) -> list[str]:
-    """Return remarks on equal items about different pictures, and on runs without picture digests."""
+    """Return remarks on equal items about different pictures, and on runs without digests of their pictures."""
     alike = [item for item in _same_items(part, other) if item.picture is not None]
     differing = sum(_has_other_picture(item, part, other) for item in alike)
-    unknown = sum(item.picture not in one.digests for item in alike for one in (part, other)) > 0
+    unknown = bool(alike) and not (part.digests and other.digests)
     remarks = []
     if differing:
         remarks.append(f"{part.benchmark.name}: {differing} items are about other pictures of the same name: left out")
     if unknown:
         remarks.append(
-            f"{part.benchmark.name}: a run has no digests of its pictures, as older versions kept none, so that "
-            "pictures are taken to be the same by name"
+            f"{part.benchmark.name}: a run has no digests of its pictures (older versions kept none, and it has asked "
+            "about none), so that pictures are taken to be the same by name"
         )
     return remarks
 

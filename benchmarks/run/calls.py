@@ -92,7 +92,9 @@ def bench(
     runs = []
     for folder, own in config.runs(Path(out)):
         Store.check(folder)
-        run, arms = begin_run(folder, lvlm, read(sources_of(own, folder, progress=progress)), own)
+        loaded = read(sources_of(own, folder, progress=progress), progress=progress)
+        run, arms = begin_run(folder, lvlm, loaded, own, progress=progress)
+        del loaded
         write_shared_config(Path(out), own)
         answer_here(lvlm, run, arms, own.batch_size, progress=progress)
         runs.append(run)
@@ -138,6 +140,8 @@ def begin_run(
     loaded: Sequence[LoadedBenchmark],
     config: Config,
     unfitted: Mapping[str, str] = MappingProxyType({}),
+    *,
+    progress: bool = True,
 ) -> tuple[Run, tuple[Strategy, ...]]:
     """Start a run on loaded benchmarks, continue one, or add strategies to it; return it with its strategies.
 
@@ -147,6 +151,7 @@ def begin_run(
         loaded: Benchmarks with their data.
         config: The configuration of the run.
         unfitted: Name of a strategy that could not be fitted, to the reason.
+        progress: Whether to show progress on stderr, if there are many items.
 
     Raises:
         MmhallError: As for `mmhall.benchmarks.run.runs.begin`.
@@ -161,6 +166,7 @@ def begin_run(
         batch_size=config.batch_size,
         left_out={name: unfitted.get(name, why) for name, why in arms.left_out.items()},
         config=config,
+        progress=progress,
     )
     return run, arms.strategies
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from mmhall.benchmarks import benchmark as make_benchmark
 from mmhall.benchmarks.base import Item
+from mmhall.benchmarks.run.pictures import note_pictures
 from mmhall.benchmarks.run.runner import Progress, answers, batches, split_batch
 from mmhall.benchmarks.run.runs import Part, Run
 from mmhall.benchmarks.run.workers import STARTS, Model
@@ -225,6 +226,7 @@ class _Team:
         self._send_next_piece(actor, part, batch, leases)
 
     def _send(self, actor: Any, part: Part, items: Sequence[Item], number: int) -> Any:
+        note_pictures(self._run.store, part, items)
         names = {item.picture for item in items if item.picture is not None}
         pictures = {name: (str(part.pictures[name]), _content(part.pictures[name])) for name in sorted(names)}
         done = self._run.store.done_in(part.benchmark.name, number)

@@ -18,21 +18,26 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import torch
 
-from mmhall.adapters import Conversation
+from mmhall.adapters import Batch, Conversation
 from mmhall.answers import Answer
 from mmhall.benchmarks.base import COUNTED, Benchmark, Item
 from mmhall.benchmarks.evidence.mentions import measure_mentions
 from mmhall.benchmarks.evidence.threshold import SCORE, yes_score
 from mmhall.benchmarks.evidence.unknown_words import measure_unknown
 from mmhall.benchmarks.rules.thoughts import restore_opening_mark
+from mmhall.benchmarks.run.pictures import note_pictures
 from mmhall.benchmarks.run.runs import Part, Run
+from mmhall.collecting import collector_paused
 from mmhall.errors import DataError, GenerationError, ImageError, PromptError, RunError, is_out_of_memory
+from mmhall.generation import make_requests
 from mmhall.lvlm import LVLM
 from mmhall.results.leases import STRIKES, Leases
 from mmhall.results.store import Row
@@ -74,7 +79,7 @@ def answer(
     store, name = run.store, part.benchmark.name
     made_batches = batches(part.items, batch_size)
     leases = Leases(store, name, len(made_batches))
-    answered, warm = len(store.done(name)), set[str]()
+    answered, warm = store.count_done(name), set[str]()
     progress(answered)
     while not leases.is_finished():
         number = leases.claim()
@@ -84,6 +89,7 @@ def answer(
         done = store.done_in(name, number)
         pieces, given_up = split_batch(leases, part, made_batches[number], strategies, number, done)
         for items in pieces:
+            note_pictures(store, part, items)
             with leases.note_asked(number, [item.id for item in items]):
                 asked = [each for each in strategies if any((item.id, str(each)) not in done for item in items)]
                 _warm_up(lvlm, part, items[0], [each for each in asked if str(each) not in warm])
@@ -96,7 +102,7 @@ def answer(
         store.add(given_up)
         progress(len(given_up))
         leases.finish(number)
-        if not answered and not store.done(name):
+        if not answered and not store.count_done(name):
             _refuse_hopeless(run, part)
 
 
@@ -125,6 +131,7 @@ def split_batch(
     return [[left[item] for item in piece] for piece in pieces], given_up
 
 
+@collector_paused()
 def batches(items: Sequence[Item], size: int) -> list[list[Item]]:
     """Divide items into batches of at most `size`; the same items always give the same batches.
 
@@ -158,11 +165,29 @@ def answers(
         number: Number of the batch.
         done: (item, strategy) pairs with an answer.
     """
-    first = number % len(strategies)
+    first, inputs = number % len(strategies), _Inputs(lvlm, part, items)
     for strategy in (*strategies[first:], *strategies[:first]):
         left = [item for item in items if (item.id, str(strategy)) not in done]
         if left:
-            yield _answer_or_split(lvlm, part, left, strategy, number, controls=strategy is strategies[0])
+            yield _answer_or_split(lvlm, part, left, strategy, number, inputs, controls=strategy is strategies[0])
+
+
+class _Inputs:
+    """The inputs of a batch of items, made once for all strategies: pictures are opened and processed once."""
+
+    def __init__(self, lvlm: LVLM, part: Part, items: Sequence[Item]) -> None:
+        """Read the items; where one cannot be read, those that are asked are read each time, and say so."""
+        self._adapter, self._part = lvlm.adapter, part
+        self._places = {item.id: place for place, item in enumerate(items)}
+        self._batch: Batch | None = None
+        with suppress(*ITEM_ERRORS, MemoryError, RuntimeError):
+            self._batch = lvlm.adapter.inputs(make_requests([part.request(item) for item in items]))
+
+    def of(self, items: Sequence[Item]) -> Batch | list[tuple[Path | None, str]]:
+        """Return some of the items as `LVLM.generate_batch` takes them."""
+        if self._batch is None:
+            return [self._part.request(item) for item in items]
+        return self._adapter.picked(self._batch, [self._places[item.id] for item in items])
 
 
 def reopen_thoughts(lvlm: LVLM, items: Sequence[Item], answers: Sequence[Answer]) -> list[Answer]:
@@ -203,7 +228,14 @@ def _fill_batches(groups: Sequence[list[Item]], size: int) -> list[list[Item]]:
 
 
 def _answer_or_split(
-    lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, number: int, *, controls: bool = False
+    lvlm: LVLM,
+    part: Part,
+    items: Sequence[Item],
+    strategy: Strategy,
+    number: int,
+    inputs: _Inputs,
+    *,
+    controls: bool = False,
 ) -> list[Row]:
     """Answer items with one strategy together; after an error alone or in halves; else return failures.
 
@@ -213,10 +245,11 @@ def _answer_or_split(
         items: The items.
         strategy: The strategy.
         number: Number of the batch.
+        inputs: The inputs of the batch.
         controls: Whether to measure what controls are made of: others, also added ones, are compared with these.
     """
     try:
-        return _generate_rows(lvlm, part, items, strategy, number, controls=controls)
+        return _generate_rows(lvlm, part, items, strategy, number, inputs, controls=controls)
     except ITEM_ERRORS as error:
         reason: str = str(error)
         pieces = [[item] for item in items]
@@ -229,19 +262,25 @@ def _answer_or_split(
         return [_failed_row(part, items[0], strategy, number, reason)]
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    answered = (_answer_or_split(lvlm, part, piece, strategy, number, controls=controls) for piece in pieces)
+    answered = (_answer_or_split(lvlm, part, piece, strategy, number, inputs, controls=controls) for piece in pieces)
     return [row for rows in answered for row in rows]
 
 
 def _generate_rows(
-    lvlm: LVLM, part: Part, items: Sequence[Item], strategy: Strategy, number: int, *, controls: bool = False
+    lvlm: LVLM,
+    part: Part,
+    items: Sequence[Item],
+    strategy: Strategy,
+    number: int,
+    inputs: _Inputs,
+    *,
+    controls: bool = False,
 ) -> list[Row]:
     benchmark = part.benchmark
-    requests = [part.request(item) for item in items]
     searched = strategy.beams > 1 or strategy.searches
     first = int(benchmark.yes_no and not searched)  # beams and searches have no scores
     seeds = _seeds(benchmark, items)
-    written = lvlm.generate_batch(requests, strategy, seeds=seeds, scores=first, **benchmark.settings)
+    written = lvlm.generate_batch(inputs.of(items), strategy, seeds=seeds, scores=first, **benchmark.settings)
     answers = reopen_thoughts(lvlm, items, written)
     asked = [(item, part.picture(item)) for item in items]
     extras = benchmark.measure(lvlm, asked, answers)

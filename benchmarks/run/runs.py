@@ -7,9 +7,10 @@ the pictures, and several processes can share it.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
@@ -23,13 +24,17 @@ from mmhall.benchmarks.evaluation import Evaluation
 from mmhall.benchmarks.evidence import GREEDY, SAMPLING, lineup_of
 from mmhall.benchmarks.run.config import Config
 from mmhall.benchmarks.run.config_file import write_config
+from mmhall.benchmarks.run.items import note_files, store_items, stored_items
+from mmhall.benchmarks.run.pictures import compare_pictures, refuse_changed
 from mmhall.collecting import collector_paused
 from mmhall.decoders import STRATEGIES
 from mmhall.errors import OptionError, RunError
 from mmhall.options import check_known, parse, split
+from mmhall.progress import MANY, progress as show_progress
 from mmhall.results.judgements import Judgements, with_judgements
 from mmhall.results.leases import is_worked_on
-from mmhall.results.store import Row, Store
+from mmhall.results.pictures import Fingerprint, store_fingerprints, stored_fingerprints
+from mmhall.results.store import FILE, Row, Store
 from mmhall.strategies import Composed, LearnedStrategy, Strategy, strategy
 from mmhall.text import without_home
 
@@ -39,6 +44,7 @@ if TYPE_CHECKING:
 _SAMPLING = ("temperature", "top_p", "top_k")
 LEFT_OUT = "left_out"  # the note on strategies that were not run
 CONFIG = "config"  # the note with the words of the run's configuration
+_LARGE_FILE = 10_000_000  # bytes of a file whose reading takes time
 _GROWING = ("strategies", "fitted", "num_beams", "options", "searches", "sources", "artifacts")
 """What a set-up says of strategies, and gains with further ones."""
 
@@ -52,7 +58,7 @@ class Part:
         items: Items of the benchmark.
         pictures: Picture id to file.
         remarks: Notes for the report on how the items were made.
-        digests: Picture id to the SHA-256 digest of its file; runs of older versions have none.
+        digests: Picture id to the SHA-256 digest of its file, for those that were asked about.
     """
 
     benchmark: Benchmark
@@ -118,7 +124,7 @@ class Run:
     @property
     def answered(self) -> int:
         """Number of stored answers."""
-        return sum(len(self.store.done(part.benchmark.name)) for part in self.parts)
+        return sum(self.store.count_done(part.benchmark.name) for part in self.parts)
 
     @property
     def settled(self) -> int:
@@ -151,9 +157,18 @@ class Run:
         return replace(self, parts=parts)
 
     @property
+    def setup(self) -> dict[str, Any]:
+        """The set-up, with a digest of each benchmark's pictures once all of them were asked about."""
+        setup = self.store.setup()
+        for part in self.parts:
+            if part.pictures and part.digests.keys() >= part.pictures.keys():
+                setup["benchmarks"][part.benchmark.name]["pictures"] = digest_of(part.digests)
+        return setup
+
+    @property
     def current_setup(self) -> dict[str, Any]:
         """The set-up, with the current rules for reading answers."""
-        setup = self.store.setup()
+        setup = self.setup
         for part in self.parts:
             setup["benchmarks"][part.benchmark.name] |= {"spec": str(part.benchmark), "rule": part.benchmark.rule}
         return setup | ({"left_out": self.left_out} if self.left_out else {})
@@ -184,16 +199,19 @@ class Run:
 
     def rows_without_paths(self, part: Part) -> list[Row]:
         """Return the answers to a benchmark; error texts have no picture path, so that equal errors can be counted."""
-        pictures = {item.id: without_home(f"{part.picture(item)}: ") for item in part.items}
+        rows = self.rows(part)
+        failed = {row.item for row in rows if row.error is not None}
+        pictures = {item.id: without_home(f"{part.picture(item)}: ") for item in part.items if item.id in failed}
         return [
-            row if row.error is None else replace(row, error=row.error.removeprefix(pictures[row.item]))
-            for row in self.rows(part)
+            row if row.error is None else replace(row, error=row.error.removeprefix(pictures[row.item])) for row in rows
         ]
 
     def rows(self, part: Part) -> list[Row]:
         """Return the answers to a benchmark, with their judgements."""
         name = part.benchmark.name
-        return with_judgements(list(self.store.rows(name)), Judgements(self.store.path).all(name))
+        with collector_paused():
+            rows = list(self.store.rows(name))
+        return with_judgements(rows, Judgements(self.store.path).all(name))
 
 
 def _search_rule(spec: str, beams: int) -> str:
@@ -239,24 +257,30 @@ class LoadedBenchmark:
         benchmark: The benchmark with its options.
         source: Where the data is.
         material: Items and pictures of the benchmark.
-        pictures: Picture id to the SHA-256 digest of its file.
     """
 
     benchmark: Benchmark
     source: Source
     material: Material
-    pictures: Mapping[str, str]
 
 
 @collector_paused()
-def read(benchmarks: Sequence[tuple[Benchmark, Source]]) -> list[LoadedBenchmark]:
-    """Read the data of benchmarks; no model is needed.
+def read(benchmarks: Sequence[tuple[Benchmark, Source]], *, progress: bool = True) -> list[LoadedBenchmark]:
+    """Read the data of benchmarks; no model is needed, and no picture is read.
+
+    Args:
+        benchmarks: Benchmarks, each with the source of its data.
+        progress: Whether to say on stderr what is read, if it is large.
 
     Raises:
         DataError: The data is missing, malformed, or insufficient.
     """
-    materials = [(benchmark, source, benchmark.material(source)) for benchmark, source in benchmarks]
-    return [LoadedBenchmark(*one, one[2].picture_digests()) for one in materials]
+    loaded = []
+    for benchmark, source in benchmarks:
+        if progress and source.data is not None and source.data.is_file() and source.data.stat().st_size >= _LARGE_FILE:
+            print(f"{benchmark.name}: reading {without_home(str(source.data))}", file=sys.stderr, flush=True)
+        loaded.append(LoadedBenchmark(benchmark, source, benchmark.material(source)))
+    return loaded
 
 
 def start(
@@ -293,6 +317,7 @@ def begin(
     batch_size: int,
     left_out: Mapping[str, str] = MappingProxyType({}),
     config: Config | None = None,
+    progress: bool = True,
 ) -> Run:
     """Start a run on loaded benchmarks, or continue one of the same set-up; further strategies are added to it.
 
@@ -304,9 +329,11 @@ def begin(
         batch_size: Items decoded together.
         left_out: Name of a strategy that was wanted and cannot be run, to the reason.
         config: What was asked for; it is written beside the answers.
+        progress: Whether to show progress on stderr, if there are many items.
 
     Raises:
         OptionError: Two strategies are equal on this model.
+        DataError: A picture that was asked about cannot be read.
         MmhallError: The folder cannot be written or belongs to another set-up, or strategies are added while another
             process answers.
     """
@@ -331,12 +358,53 @@ def begin(
     setup |= {"artifacts": learned} if learned else {}
     words = {} if config is None else config.settled().words()
     notes = {LEFT_OUT: json.dumps(dict(left_out)), **({CONFIG: json.dumps(words)} if words else {})}
-    with closing(Store.create(folder, setup, notes, _GROWING, _check_nobody_answers)) as store:
+    known = _compared(folder, setup["benchmarks"], loaded, shown=progress)
+    store = Store.create(folder, setup, notes, _GROWING, _check_nobody_answers)
+    try:
+        parts = tuple(_stored_part(store, folder, one, known.get(one.benchmark.name, {}), progress) for one in loaded)
+        if words:
+            write_config(folder, words)
+        return Run(store, parts, tuple(store.setup()["strategies"]))
+    except BaseException:
+        store.close()
+        raise
+
+
+def _compared(
+    folder: Path, described: Mapping[str, Any], loaded: Sequence[LoadedBenchmark], *, shown: bool
+) -> dict[str, dict[str, Fingerprint]]:
+    """Compare the pictures that a stored run has asked about with their files; return them by benchmark.
+
+    Raises:
+        MmhallError: A picture has changed or cannot be read, or the folder holds no readable run.
+    """
+    found = dict[str, dict[str, Fingerprint]]()
+    if not (folder / FILE).is_file():
+        return found
+    store, begun = Store.open_checked(folder)
+    with closing(store):
+        stored = store.setup()["benchmarks"] if begun else {}
         for each in loaded:
-            store.keep_items(each.benchmark.name, _stored_items(each.material, each.pictures, folder))
-    if words:
-        write_config(folder, words)
-    return reopen(folder)
+            name, items = each.benchmark.name, each.material.items
+            if name in stored and stored[name]["items"] == described[name]["items"]:  # else the set-up is refused
+                old = stored_items(store, name, folder)[2] if "pictures" in stored[name] else {}
+                known = {p: Fingerprint(d) for p, d in old.items()} | stored_fingerprints(store, name)
+                found[name] = compare_pictures(name, known, each.material.pictures, shown=shown)
+                refuse_changed(store, name, items, known, found[name])
+    return found
+
+
+def _stored_part(
+    store: Store, folder: Path, loaded: LoadedBenchmark, known: Mapping[str, Fingerprint], shown: bool
+) -> Part:
+    """Store the items of a benchmark, and what is known of their pictures; return it as part of the run."""
+    benchmark, material = loaded.benchmark, loaded.material
+    files = note_files(material.pictures, folder)
+    count = len(material.items)
+    with show_progress(f"{benchmark.name}: items stored", count, shown=shown and count >= MANY) as advance:
+        store_items(store, benchmark.name, material, files, advance)
+    store_fingerprints(store, benchmark.name, known)
+    return Part(benchmark, list(material.items), files, material.remarks, {p: one.sha256 for p, one in known.items()})
 
 
 def _check_nobody_answers(store: Store) -> None:
@@ -383,12 +451,10 @@ def _check_named_once(option: str, names: Sequence[str]) -> None:
 def _describe_benchmark(lvlm: LVLM, loaded: LoadedBenchmark) -> dict[str, Any]:
     """Describe a benchmark for the set-up: what must not change between calls."""
     benchmark, source, material = loaded.benchmark, loaded.source, loaded.material
-    items, _ = replace(material, pictures={}).digests()
     return {
         "spec": str(benchmark),
         "rule": benchmark.rule,
-        "items": items,
-        "pictures": digest_of(loaded.pictures),
+        "items": material.digest,
         "count": len(material.items),
         "limit": source.limit,
         "seed": source.seed,
@@ -423,34 +489,8 @@ def _settings(lvlm: LVLM, benchmark: Benchmark) -> dict[str, Any]:
     return shared
 
 
-def _stored_items(material: Material, digests: Mapping[str, str], folder: Path) -> dict[str, dict[str, Any]]:
-    """Return items in the form of the store; pictures in the run folder get relative paths."""
-    base, folders = folder.resolve(), dict[Path, Path]()
-
-    def noted(path: Path) -> str:
-        place = path.parent
-        if place not in folders:
-            folders[place] = place.resolve()
-        path = folders[place] / path.name if path.name != ".." else path.resolve()
-        return str(path.relative_to(base)) if path.is_relative_to(base) else without_home(str(path))
-
-    files = {name: noted(path) for name, path in material.pictures.items()}
-    names = [one.name for one in fields(Item)]
-    return {
-        i.id: {name: getattr(i, name) for name in names}
-        | ({"file": None} if i.picture is None else {"file": files[i.picture], "sha256": digests[i.picture]})
-        for i in material.items
-    }
-
-
 def _part(store: Store, folder: Path, facts: Mapping[str, Any]) -> Part:
     benchmark = make_benchmark(facts["spec"])
-    items, pictures, digests = [], {}, {}
-    for content in store.items(benchmark.name).values():
-        file, digest = content.pop("file"), content.pop("sha256", None)
-        items.append(Item(**{**content, "groups": tuple(content["groups"])}))
-        if file is not None:
-            pictures[content["picture"]] = folder / (Path(file).expanduser() if file.startswith("~/") else file)
-        if digest is not None:
-            digests[content["picture"]] = digest
-    return Part(benchmark, items, pictures, tuple(facts["remarks"]), digests)
+    items, files, digests = stored_items(store, benchmark.name, folder)
+    digests |= {picture: one.sha256 for picture, one in stored_fingerprints(store, benchmark.name).items()}
+    return Part(benchmark, items, files, tuple(facts["remarks"]), digests)

@@ -84,8 +84,7 @@ def score(benchmark: Benchmark, source: Source, path: Path) -> Scored:
     if len(answers) < len(all_answers):
         remarks.append(f"{len(all_answers) - len(answers)} answers are of other benchmarks")
     evaluation = replace(benchmark.evaluate(items, rows, strategies), costs=())
-    digest, _ = replace(material, pictures={}).digests()
-    return Scored(Part(benchmark, items, {}, tuple(remarks)), evaluation, strategies, digest)
+    return Scored(Part(benchmark, items, {}, tuple(remarks)), evaluation, strategies, material.digest)
 
 
 def _rows(

@@ -6,6 +6,7 @@ pictures of 24 x 24 patches.
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from transformers import (
     LlamaConfig,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    PreTrainedModel,
     ProcessorMixin,
 )
 
@@ -31,7 +33,8 @@ from mmhall.strategies.artifacts import Artifact
 IMAGE_TOKENS, TEXT_TOKENS, VOCABULARY = 576, 41, 32000
 _SIDE, _PATCH, _LONGEST = 336, 14, 4096
 _PAIRS, _SEED = 6, 28  # none of the shuffles of this seed leaves all labels as they are
-_PROMPT = "Is there a dog in the image?" + " Please describe this image in detail." * 4
+_PROMPT, _LONGER = "Is there a dog in the image?", " Please describe this image in detail."
+_REPEATS = 4  # of `_LONGER` in the longest prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +56,28 @@ SMALL, LARGE = Size(8, 512, torch.float32), Size(32, 4096, torch.bfloat16)  # fo
 
 
 def random_adapter(size: Size, device: str) -> Adapter:
+    """Build a random LLaVA with its processor, and attach mmhall to it."""
+    return adapter_for(*random_llava(size, device))
+
+
+def random_llava(size: Size, device: str) -> tuple[LlavaForConditionalGeneration, ProcessorMixin]:
     """Build a random LLaVA with its processor: a small vision tower of 24 x 24 patches and a Llama."""
     processor = AutoProcessor.from_pretrained(find_model_path("embedded"), local_files_only=True)
     side = {"height": _SIDE, "width": _SIDE}
     processor.image_processor.size = processor.image_processor.crop_size = side
     processor.tokenizer.model_max_length = _LONGEST
-    return adapter_for(_random_llava(size, device, processor), processor)
+    return _random_model(size, device, processor), processor
 
 
-def _random_llava(size: Size, device: str, processor: ProcessorMixin) -> LlavaForConditionalGeneration:
+def plain_copy(model: PreTrainedModel, attention: str) -> PreTrainedModel:
+    """Return a copy of a model with the same weights and another attention implementation."""
+    shared = {id(part): part for part in (*model.parameters(), *model.buffers())}
+    copied = copy.deepcopy(model, shared)
+    copied.set_attn_implementation(attention)
+    return copied
+
+
+def _random_model(size: Size, device: str, processor: ProcessorMixin) -> LlavaForConditionalGeneration:
     torch.manual_seed(0)
     heads = size.hidden // (128 if size.hidden >= LARGE.hidden else 64)
     vision = CLIPVisionConfig(
@@ -100,7 +116,12 @@ def describe_request(size: Size) -> str:
 
 def timed_request(adapter: Adapter) -> Batch:
     """Return a batch of one request: a picture of noise, and a question."""
-    return adapter.inputs([Request(_PROMPT, (_noise(0),))])
+    return adapter.inputs([Request(prompt, (picture,)) for picture, prompt in timed_prompts(1)])
+
+
+def timed_prompts(count: int) -> list[tuple[Image.Image, str]]:
+    """Return pictures of noise with questions of four lengths, the longest first."""
+    return [(_noise(number), _PROMPT + _LONGER * (_REPEATS - number % _REPEATS)) for number in range(count)]
 
 
 def fit_randomly(adapter: Adapter, methods: Sequence[Strategy]) -> None:

@@ -31,7 +31,7 @@ from transformers.generation import BaseStreamer
 from mmhall.adapters import Adapter, Batch
 from mmhall.analysis import AttentionProbe
 from mmhall.attention import Call, Columns, Exit, Op, Visit
-from mmhall.benchmarks.timing.model import VOCABULARY, Size, fit_randomly, random_adapter, timed_request
+from mmhall.benchmarks.timing.model import VOCABULARY, Size, fit_randomly, plain_copy, random_adapter, timed_request
 from mmhall.decoders import STRATEGIES
 from mmhall.errors import OptionError
 from mmhall.generation import Job, Recipe, Settings, decode, plan_batch, run
@@ -114,7 +114,7 @@ def measure(
         progress: Called after each run; see `runs`.
     """
     adapter = random_adapter(size, device)
-    copies = _copy(adapter.model, "sdpa"), _copy(adapter.model, "eager")
+    copies = plain_copy(adapter.model, "sdpa"), plain_copy(adapter.model, "eager")
     chosen = strategies_to_time() if methods is None else methods
     fit_randomly(adapter, chosen)
     variants = _variants(adapter, *copies, chosen, new_tokens)
@@ -204,14 +204,6 @@ def machine(device: str) -> str:
     return (
         f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}, transformers {transformers.__version__}"
     )
-
-
-def _copy(model: PreTrainedModel, attention: str) -> PreTrainedModel:
-    """Return a copy of a model with the same weights and another attention implementation."""
-    shared = {id(part): part for part in (*model.parameters(), *model.buffers())}
-    copied = copy.deepcopy(model, shared)
-    copied.set_attn_implementation(attention)
-    return copied
 
 
 class _Bias(Op):

@@ -19,6 +19,9 @@ class RoomyLayer(DynamicLayer):
     into memory with room at the next step.
     """
 
+    keys: Any
+    values: Any
+
     def __init__(self) -> None:
         """Create an empty layer."""
         super().__init__()
@@ -32,10 +35,10 @@ class RoomyLayer(DynamicLayer):
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         key_room, value_room = self._room
-        key_room, self.keys = _append(key_room, self.keys, key_states)
-        value_room, self.values = _append(value_room, self.values, value_states)
-        self._room = key_room, value_room
-        return self.keys, self.values
+        key_room, keys = _append(key_room, self.keys, key_states)
+        value_room, values = _append(value_room, self.values, value_states)
+        self._room, self.keys, self.values = (key_room, value_room), keys, values
+        return keys, values
 
     def reset(self) -> None:
         """Empty the layer."""

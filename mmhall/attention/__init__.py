@@ -18,7 +18,11 @@ if TYPE_CHECKING:
         install_attention_hook as install_attention_hook,
         remove_attention_hook as remove_attention_hook,
     )
-    from mmhall.attention._linears import few_rows as few_rows
+    from mmhall.attention._linears import (
+        choose_orders as choose_orders,
+        few_rows as few_rows,
+        time_orders as time_orders,
+    )
     from mmhall.attention._memory import Memory as Memory
     from mmhall.attention._ops import (
         ATTENTION as ATTENTION,
@@ -68,7 +72,7 @@ else:
             "_dropping": "Drop check_layers",
             "_exits": "Exit Exits",
             "_hook": "NAME install_attention_hook remove_attention_hook",
-            "_linears": "few_rows",
+            "_linears": "choose_orders few_rows time_orders",
             "_memory": "Memory",
             "_ops": "ATTENTION Call EVERY FEATURES Op Place SELF_ATTENTION VISION Visit overrides",
             "_passes": "Block Frame PassCount count_passes",

@@ -1,25 +1,38 @@
 """Faster linear layers for a few rows on a CPU.
 
-A decoding step of stacked branches multiplies a few rows with every weight matrix. For x W^T with 2 to 8 rows, MKL
-reads W once for each row on some processors (AMD), so that two rows take as long as two passes; for the same product
-written as W x^T, MKL reads W once. On other processors (Intel) that order takes three times as long. The first model
-that is opened measures both orders, for the whole process. Outside `few_rows`, as in the decoding of transformers
-itself, a linear layer computes what torch computes, to the last bit.
+A decoding step of stacked branches multiplies a few rows with every weight matrix. For x W^T with 2 to 4 rows, MKL
+reads W once for each row on some processors (AMD), so that two rows take as long as two passes where W is in no cache;
+for the same product written as W x^T it reads W once. With more rows, which depends on the shape of W, and on other
+processors (Intel), x W^T is faster. So both orders are measured on the weights of the model, when one of its kind is
+first opened: one weight after the other, as in a pass, because a weight that was read just before comes from a cache,
+where x W^T is faster. Outside `few_rows`, as in the decoding of transformers itself, a linear layer computes what torch
+computes, to the last bit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache, partial
-from timeit import repeat
+from functools import partial
+from math import inf
+from statistics import mean
+from time import perf_counter
 
 import torch
 from torch import Tensor, nn
 
-_MOST_ROWS = 8  # from about twelve rows on, x W^T is faster
+Shape = tuple[int, ...]
+"""The shape of a weight: (outputs, inputs)."""
+
+_COUNTS = 2, 3, 5, 8  # numbers of rows that are measured; from about twelve on, x W^T is faster
+_TURNS = 3  # the fastest of them counts
+_GAIN = 0.8  # of the time of x W^T: noise must not decide, or processes that share a run differ in the last digits
+_LEAST_BYTES = 2**26  # of all weights: fewer are in a cache, where the orders differ little
+_MOST_BYTES = 2**27  # of the weights of one shape that are measured: no cache holds so many
 _few: ContextVar[bool] = ContextVar("mmhall_few_rows", default=False)
+_chosen: dict[tuple[tuple[Shape, int], ...], dict[Shape, int]] = {}
 
 
 @contextmanager
@@ -37,25 +50,81 @@ def patch_linears(modules: Iterable[nn.Module]) -> None:
 
     Only plain float32 weights on a CPU where W x^T is faster; a layer whose forward was replaced keeps that forward.
     """
-    for module in modules:
-        if (
-            type(module) is nn.Linear
-            and "forward" not in vars(module)
-            and _is_plain(module.weight)
-            and is_swapped_faster()
-        ):
-            module.forward = partial(_linear, module)  # type: ignore[method-assign]
+    layers = [
+        module
+        for module in modules
+        if type(module) is nn.Linear and "forward" not in vars(module) and _is_plain(module.weight)
+    ]
+    chosen = choose_orders([layer.weight for layer in layers])
+    for layer in layers:
+        most = chosen[_shape(layer.weight)]
+        if most > 1:
+            layer.forward = partial(_linear, layer, most)  # type: ignore[method-assign]
 
 
-@cache
-def is_swapped_faster() -> bool:
-    """Measure whether W x^T is faster than x W^T for two rows on this CPU; some milliseconds, once a process."""
-    weight, rows = torch.ones(1024, 1024), torch.ones(2, 1024)
-    usual, swapped = (
-        min(repeat(product, number=5, repeat=7))
-        for product in (lambda: nn.functional.linear(rows, weight), lambda: torch.mm(weight, rows.t()))
-    )
-    return swapped < usual
+def choose_orders(weights: Sequence[Tensor]) -> dict[Shape, int]:
+    """Return the largest number of rows for which W x^T is clearly faster than x W^T, by shape of the weight; 1: none.
+
+    Weights of the same shapes are measured once a process, so that a model that is opened twice computes the same.
+
+    Args:
+        weights: All weights that a pass reads, (outputs, inputs) each.
+    """
+    shapes = Counter(map(_shape, weights))
+    key = tuple(sorted(shapes.items()))
+    if key not in _chosen:
+        most, left = dict.fromkeys(shapes, 1), list(weights)
+        for rows in _COUNTS if sum(weight.nbytes for weight in weights) > _LEAST_BYTES else ():
+            faster = {shape for shape, (usual, swapped) in time_orders(left, rows).items() if swapped < _GAIN * usual}
+            most |= dict.fromkeys(faster, rows)
+            left = [weight for weight in left if _shape(weight) in faster]
+        _chosen[key] = most
+    return _chosen[key]
+
+
+@torch.inference_mode()
+def time_orders(weights: Sequence[Tensor], rows: int) -> dict[Shape, tuple[float, float]]:
+    """Measure the products of a few rows with weights, in both orders.
+
+    Each order takes its turn with all weights, as a pass reads them; of one shape 128 MB at most, or one weight.
+
+    Args:
+        weights: The weights, (outputs, inputs) each.
+        rows: Number of rows.
+
+    Returns:
+        Mean seconds of x W^T and of W x^T, by shape of the weight; the fastest of three turns counts for each weight.
+    """
+    read = _sample(weights)
+    inputs = {
+        weight.shape[1]: torch.ones(rows, weight.shape[1], dtype=weight.dtype, device=weight.device) for weight in read
+    }
+    orders: tuple[Callable[[Tensor, Tensor], Tensor], ...] = (nn.functional.linear, _swapped)
+    seconds = [[inf, inf] for _ in read]
+    for _ in range(_TURNS):
+        for order, product in enumerate(orders):
+            for weight, best in zip(read, seconds, strict=True):
+                began = perf_counter()
+                product(inputs[weight.shape[1]], weight)
+                best[order] = min(best[order], perf_counter() - began)
+    by_shape: dict[Shape, list[list[float]]] = {}
+    for weight, best in zip(read, seconds, strict=True):
+        by_shape.setdefault(_shape(weight), []).append(best)
+    return {shape: (mean(u for u, _ in times), mean(s for _, s in times)) for shape, times in by_shape.items()}
+
+
+def _sample(weights: Sequence[Tensor]) -> list[Tensor]:
+    """Return the first weights of each shape, in order, up to a number of bytes."""
+    room, sample = dict.fromkeys(map(_shape, weights), _MOST_BYTES), []
+    for weight in weights:
+        if room[_shape(weight)] > 0:
+            room[_shape(weight)] -= weight.nbytes
+            sample.append(weight)
+    return sample
+
+
+def _shape(weight: Tensor) -> Shape:
+    return tuple(weight.shape)
 
 
 def _is_plain(weight: Tensor) -> bool:
@@ -71,9 +140,14 @@ def restore_linears(modules: Iterable[nn.Module]) -> None:
             del module.forward
 
 
-def _linear(module: nn.Linear, x: Tensor) -> Tensor:
+def _linear(module: nn.Linear, most: int, x: Tensor) -> Tensor:
     rows = x.numel() // x.shape[-1]
-    if not (_few.get() and 1 < rows <= _MOST_ROWS and x.device.type == "cpu" and x.dtype == torch.float32):
+    if not (_few.get() and 1 < rows <= most and x.device.type == "cpu" and x.dtype == torch.float32):
         return nn.functional.linear(x, module.weight, module.bias)
-    product = torch.mm(module.weight, x.reshape(rows, -1).t()).t().contiguous().view(*x.shape[:-1], -1)
+    product = _swapped(x.reshape(rows, -1), module.weight).view(*x.shape[:-1], -1)
     return product if module.bias is None else product + module.bias
+
+
+def _swapped(x: Tensor, weight: Tensor) -> Tensor:
+    """Compute x W^T, (rows, outputs), as the transpose of W x^T."""
+    return torch.mm(weight, x.t()).t().contiguous()

@@ -189,6 +189,7 @@ class Team:
         loading, unfitted = self._fit_learners(folder) if config.every else (self.loading, {})
         lvlm = mmhall.load(config.model, tuned=config.tuned, **loading.arguments())
         run, strategies = begin_run(folder, lvlm, parts, config, unfitted)
+        del parts  # what the run does not need, such as the pictures' paths
         if out is not None:
             write_shared_config(out, config)
         with _resumable(run, folder):

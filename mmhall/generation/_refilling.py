@@ -175,8 +175,8 @@ class _Refilling:
             self._running = []
             yield from self._exhaust(batches, error)
             return
-        for batch, error in failed:
-            yield from self._fail(batch, error)
+        for batch, reason in failed:
+            yield from self._fail(batch, reason)
         for batch in batches:
             if batch not in out and batch.answers.over:
                 yield self._complete(batch, batch.answers.collect())

@@ -41,6 +41,8 @@ class Row:
 
 
 _FREE_TEXT = ("text", "error")  # written by models, or with file names: any characters
+_COMMON = ("benchmark", "item", "strategy", "stopped_by", "new_tokens", "batch")
+_SHORT = 100  # characters of a text that several rows may have in common
 _LONE_SURROGATES = re.compile("[\ud800-\udfff]")
 COLUMNS = tuple(field.name for field in fields(Row))
 
@@ -52,11 +54,30 @@ def to_columns(row: Row) -> dict[str, Any]:
     return {**columns, **{key: _to_sqlite(columns[key]) for key in _FREE_TEXT}}
 
 
-def from_columns(values: Sequence[Any]) -> Row:
-    """Return the row of column values in the order of `COLUMNS`."""
-    row = dict(zip(COLUMNS, values, strict=True))
-    texts = {key: _from_sqlite(row[key]) for key in _FREE_TEXT}
-    return Row(**{**row, **texts, "extra": row["extra"] and json.loads(row["extra"])})
+class RowReader:
+    """Makes rows of column values; rows share what is equal in them, of which a million have little."""
+
+    def __init__(self) -> None:
+        """Begin with nothing to share."""
+        self._shared: dict[Any, Any] = {}
+        self._decoder = json.JSONDecoder(object_hook=self._share_measured)
+
+    def read(self, values: Sequence[Any]) -> Row:
+        """Return the row of column values in the order of `COLUMNS`."""
+        row, share = dict(zip(COLUMNS, values, strict=True)), self._shared.setdefault
+        for name in _COMMON:
+            row[name] = share(row[name], row[name])
+        for name in _FREE_TEXT:
+            text = _from_sqlite(row[name])
+            row[name] = share(text, text) if text is None or len(text) <= _SHORT else text
+        row["extra"] = row["extra"] and self._decoder.decode(row["extra"])
+        return Row(**row)
+
+    def _share_measured(self, measured: dict[str, Any]) -> dict[str, Any]:
+        """Return the first equal object of integers, such as the passes that were counted for a batch."""
+        if any(type(value) is not int for value in measured.values()):  # True equals 1, and is written otherwise
+            return measured
+        return self._shared.setdefault(tuple(measured.items()), measured)  # type: ignore[no-any-return]
 
 
 def _to_sqlite(text: str | None) -> str | bytes | None:

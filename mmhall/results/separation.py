@@ -7,7 +7,6 @@ pictures, so a bootstrap draw weighs each pair by how often both of its pictures
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +17,6 @@ from mmhall.results.statistics import Array, Difference, Estimate, Resampler, bo
 
 Flags = npt.NDArray[np.bool_]
 Labels = npt.NDArray[np.intp]
-_AT_ONCE = 256  # pictures whose pairs are counted at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,31 +64,37 @@ class Separation:
         self._resampler, self._positive = resampler, positive
         self._pictures = resampler.picture_of[items]
         self._strata = np.zeros(len(items), np.intp) if strata is None else strata
-        equal = np.zeros(len(items))  # of equal values each pair is half won
-        self._pairs = resampler.pair_sums(self._between(equal)) * 2
+        self._pairs = self._won(np.zeros(len(items))) * 2  # of equal values each pair is half won
 
     def auroc(self, values: Array) -> Auroc:
         """Compute the AUROC of some values, (samples,)."""
-        won = self._resampler.pair_sums(self._between(values))
         with np.errstate(invalid="ignore"):
-            drawn = won / self._pairs
+            drawn = self._won(values) / self._pairs
         return Auroc(*pairs_won(values, self._positive, self._strata), drawn, self._resampler.pictures)
 
-    def _between(self, values: Array) -> Iterator[tuple[Labels, Array]]:
-        """Yield picture numbers, (n,), and the pairs won by their positives against each picture, (n, pictures)."""
-        other = ~self._positive
-        other_values, where = values[other][None], self._pictures[other]
-        firsts = np.unique(self._pictures[self._positive])
-        for start in range(0, len(firsts), _AT_ONCE):
-            block = firsts[start : start + _AT_ONCE]
-            won = np.zeros((len(block), self._resampler.pictures))
-            for row, picture in enumerate(block):
-                in_picture = self._positive & (self._pictures == picture)
-                positive_values = values[in_picture][:, None]
-                met = self._strata[in_picture][:, None] == self._strata[other][None]
-                credit = met * ((positive_values > other_values) + 0.5 * (positive_values == other_values))
-                won[row] = np.bincount(where, credit.sum(axis=0), self._resampler.pictures)
-            yield block, won
+    def _won(self, values: Array) -> Array:
+        """Return the pairs won by the positives in every draw, (draws,).
+
+        The negatives are sorted by stratum and value. Running sums of their weights then say, for each positive, how
+        many it beats, and how many it does not lose against.
+        """
+        other, positive = np.flatnonzero(~self._positive), np.flatnonzero(self._positive)
+        other = other[np.lexsort((values[other], self._strata[other]))]
+        first, beaten, not_lost = np.zeros((3, len(positive)), np.intp)
+        for stratum in np.unique(self._strata[positive]):
+            start, end = np.searchsorted(self._strata[other], [stratum, stratum + 1])
+            inside = self._strata[positive] == stratum
+            first[inside] = start
+            for found, side in ((beaten, "left"), (not_lost, "right")):
+                own = values[positive[inside]]
+                found[inside] = start + np.searchsorted(values[other[start:end]], own, side)  # type: ignore[call-overload]
+        won = np.empty(self._resampler.draws)
+        for part, weights in self._resampler.drawn(len(values)):
+            sums = np.zeros((len(weights), len(other) + 1))
+            np.cumsum(weights[:, self._pictures[other]], axis=1, out=sums[:, 1:])
+            credit = (sums[:, beaten] + sums[:, not_lost]) / 2 - sums[:, first]
+            won[part] = np.einsum("dp,dp->d", credit, weights[:, self._pictures[positive]])
+        return won
 
 
 def pairs_won(values: Array, positive: Flags, strata: Labels) -> tuple[float, int]:

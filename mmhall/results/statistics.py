@@ -7,7 +7,7 @@ intervals, and what they show.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -182,23 +182,23 @@ class Resampler:
         return self._pictures
 
     @property
+    def draws(self) -> int:
+        """Number of draws."""
+        return self._draws
+
+    @property
     def picture_of(self) -> npt.NDArray[np.intp]:
         """The 0-based picture of each item, (items,)."""
         return self._of
 
-    def pair_sums(self, values: Iterable[tuple[npt.NDArray[np.intp], Array]]) -> Array:
-        """Sum values of pairs of pictures over the drawn pairs, (draws,).
+    def drawn(self, values: int) -> Iterator[tuple[slice, Array]]:
+        """Yield slices of the draws, and how often each picture was taken in them, (draws in the slice, pictures).
 
         Args:
-            values: Blocks of first pictures, (n,), and their values with every second picture, (n, pictures); they
-                are read one after the other.
+            values: Number of values that are made of each draw; slices are small enough to hold those of all draws.
         """
-        drawn = np.zeros(self._draws)
-        for firsts, block in values:
-            for part in self._parts():
-                weights = self._weights[part].astype(np.float64)
-                drawn[part] += np.einsum("dn,dn->d", weights @ block.T, weights[:, firsts])
-        return drawn
+        for part in _parts(self._draws, max(values, self._pictures)):
+            yield part, self._weights[part].astype(np.float64)
 
     def sums(self, values: Array) -> Array:
         """Sum values over the items of the drawn pictures, (draws,)."""

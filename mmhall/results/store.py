@@ -19,7 +19,7 @@ from typing import Any
 
 from mmhall.errors import RunError
 from mmhall.files import why_not_a_file
-from mmhall.results.rows import COLUMNS, Row, from_columns, to_columns
+from mmhall.results.rows import COLUMNS, Row, RowReader, to_columns
 from mmhall.text import without_home
 
 __all__ = ["FILE", "Row", "Store", "differences"]
@@ -90,7 +90,7 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"{folder}: cannot make the run folder: {error.strerror}") from error
-        store, _ = cls._open_checked(folder)
+        store, _ = cls.open_checked(folder)
         with store._sqlite_errors("write"), store._connection as connection:
             store._enable_wal()
             connection.execute("begin immediate")
@@ -126,7 +126,7 @@ class Store:
             raise RunError(f"{folder / FILE}: cannot be read: {error.strerror}") from error
         if not exists:
             raise RunError(f"{folder}: holds no run; give the --out folder of a `mmhall bench` command")
-        store, begun = cls._open_checked(folder)
+        store, begun = cls.open_checked(folder)
         if not begun:
             raise RunError(f"{store.path}: is empty; give the --out folder of a `mmhall bench` command")
         return store
@@ -147,10 +147,10 @@ class Store:
         if not os.access(base, os.W_OK | os.X_OK):
             raise RunError(f"{folder}: cannot be a run folder: {base} cannot be written; choose another --out")
         if reason is None:
-            cls._open_checked(folder)[0].close()
+            cls.open_checked(folder)[0].close()
 
     @classmethod
-    def _open_checked(cls, folder: Path) -> tuple[Store, bool]:
+    def open_checked(cls, folder: Path) -> tuple[Store, bool]:
         """Open the file; also return whether it holds a run already. A refused file is left unchanged."""
         store = cls._connect(folder)
         try:
@@ -219,16 +219,12 @@ class Store:
 
     def setup(self) -> dict[str, Any]:
         """Return the set-up of the run."""
-        with self._sqlite_errors("read"):
-            pairs = self._connection.execute("select key, value from setup")
-            return {
-                key: json.loads(without_home(value)) for key, value in pairs
-            }  # older versions stored the home folder
+        pairs = self.read("select key, value from setup")
+        return {key: json.loads(without_home(value)) for key, value in pairs}  # older versions stored the home folder
 
     def notes(self) -> dict[str, str]:
         """Return the notes."""
-        with self._sqlite_errors("read"):
-            return dict(self._connection.execute("select key, value from notes"))
+        return dict(self.read("select key, value from notes"))
 
     def add(self, rows: Iterable[Row]) -> None:
         """Commit answers; stored answers stay, stored failures are overwritten.
@@ -241,11 +237,9 @@ class Store:
 
     def rows(self, benchmark: str) -> Iterator[Row]:
         """Yield the answers and failures of a benchmark."""
+        query, reader = f"select {', '.join(COLUMNS)} from answers where benchmark = ? order by rowid", RowReader()
         with self._sqlite_errors("read"):
-            for values in self._connection.execute(
-                f"select {', '.join(COLUMNS)} from answers where benchmark = ? order by rowid", (benchmark,)
-            ):
-                yield from_columns(values)
+            yield from map(reader.read, self._connection.execute(query, (benchmark,)))
 
     def done(self, benchmark: str) -> set[tuple[str, str]]:
         """Return the (item, strategy) pairs with an answer; failures do not count."""
@@ -253,22 +247,29 @@ class Store:
         with self._sqlite_errors("read"):
             return set(self._connection.execute(query, (benchmark,)))
 
+    def count_done(self, benchmark: str) -> int:
+        """Return the number of (item, strategy) pairs with an answer."""
+        query = "select count(*) from answers where benchmark = ? and error is null"
+        return int(self.read(query, (benchmark,))[0][0])
+
     def done_in(self, benchmark: str, batch: int) -> set[tuple[str, str]]:
         """Return the (item, strategy) pairs of a batch with an answer."""
         query = "select item, strategy from answers where benchmark = ? and batch = ? and error is null"
         return set(self.read(query, (benchmark, batch)))
 
-    def keep_items(self, benchmark: str, items: Mapping[str, Any]) -> None:
-        """Store the items of a benchmark, by id, in order, as JSON values; later calls overwrite."""
-        records = [(benchmark, item, json.dumps(content)) for item, content in items.items()]
+    def keep_items(self, benchmark: str, items: Iterable[tuple[str, Any]]) -> None:
+        """Store the ids and items of a benchmark, in order, as JSON values; later calls overwrite."""
+        records = ((benchmark, item, json.dumps(content)) for item, content in items)
         with self._sqlite_errors("write"), self._connection:
             self._connection.executemany(_STORE_ITEM, records)
 
-    def items(self, benchmark: str) -> dict[str, Any]:
-        """Return the items of a benchmark by id, in the stored order."""
-        query = "select item, content from items where benchmark = ? order by rowid"
+    def items(self, benchmark: str) -> Iterator[Any]:
+        """Yield the items of a benchmark in the stored order; neighbours share the names of their fields."""
+        query = "select content from items where benchmark = ? order by rowid"
         with self._sqlite_errors("read"):
-            return {item: json.loads(content) for item, content in self._connection.execute(query, (benchmark,))}
+            found = self._connection.execute(query, (benchmark,))
+            while texts := [text for (text,) in found.fetchmany(1000)]:
+                yield from json.loads(f"[{','.join(texts)}]")
 
     def read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
         """Return the rows of a query.

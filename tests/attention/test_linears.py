@@ -9,13 +9,36 @@ import torch
 from torch import nn
 
 from mmhall.attention import _linears as linears, few_rows
-from mmhall.attention._linears import patch_linears, restore_linears
+from mmhall.attention._linears import choose_orders, patch_linears, restore_linears, time_orders
+
+
+@pytest.fixture(autouse=True)
+def unmeasured(monkeypatch):
+    """Nothing has been measured, and the smallest model is measured, too."""
+    monkeypatch.setattr(linears, "_chosen", {})
+    monkeypatch.setattr(linears, "_LEAST_BYTES", 0)
 
 
 @pytest.fixture
-def paying(monkeypatch):
+def timing(monkeypatch):
+    """A function that makes up a processor: the time of W x^T over x W^T, by shape and number of rows."""
+    measured = []
+
+    def set_ratio(ratio):
+        def made_up(weights, rows):
+            measured.append((rows, [tuple(weight.shape) for weight in weights]))
+            return {tuple(weight.shape): (1.0, ratio(tuple(weight.shape), rows)) for weight in weights}
+
+        monkeypatch.setattr(linears, "time_orders", made_up)
+        return measured
+
+    return set_ratio
+
+
+@pytest.fixture
+def paying(timing):
     """A CPU on which the other order is the faster one."""
-    monkeypatch.setattr(linears, "is_swapped_faster", lambda: True)
+    timing(lambda shape, rows: 0.5)
 
 
 @pytest.fixture(params=[True, False], ids=["bias", "no bias"])
@@ -65,15 +88,62 @@ def test_closed_it_is_torchs_own_again(layer):
     assert "forward" not in vars(layer)
 
 
-def test_the_faster_order_is_taken(monkeypatch):
-    """Whichever it is here: measured once, and nothing is touched where it would not pay."""
-    times = iter([[2.0], [1.0], [1.0], [2.0]])
-    monkeypatch.setattr(linears, "repeat", lambda *_, **__: next(times))
-    assert [linears.is_swapped_faster.__wrapped__() for _ in range(2)] == [True, False]
-    monkeypatch.setattr(linears, "is_swapped_faster", lambda: False)
+def test_the_faster_order_is_taken_for_each_shape_and_number_of_rows(timing, monkeypatch):
+    """The tall weight pays up to three rows, the square one for two only, the wide one never; measured once."""
+    most = {(8, 4): 3, (4, 4): 2, (4, 8): 1}
+    measured = timing(lambda shape, rows: 0.5 if rows <= most[shape] else 1.0)
+    layers = {shape: nn.Linear(shape[1], shape[0], bias=False) for shape in most}
+    patch_linears(layers.values())
+    assert choose_orders([layer.weight for layer in layers.values()]) == most
+    assert measured == [(2, [(8, 4), (4, 4), (4, 8)]), (3, [(8, 4), (4, 4)]), (5, [(8, 4)]), (8, [])]
+    orders = []
+    monkeypatch.setattr(torch, "mm", lambda *a, own=torch.mm: orders.append(tuple(a[0].shape)) or own(*a))
+    with few_rows(stacked=True):
+        for rows in (1, 2, 3, 4):
+            for layer in layers.values():
+                layer(torch.randn(rows, layer.in_features))
+    assert orders == [(8, 4), (4, 4), (8, 4)]
+    assert "forward" not in vars(layers[4, 8])
+
+
+@pytest.mark.parametrize("ratio", [0.81, 1.0, 3.0])
+def test_nothing_is_touched_where_it_would_not_clearly_pay(timing, ratio):
+    timing(lambda shape, rows: ratio)
     layer = nn.Linear(4, 4)
     patch_linears([layer])
     assert "forward" not in vars(layer)
+
+
+def test_a_model_that_a_cache_holds_is_neither_measured_nor_touched(timing, monkeypatch):
+    monkeypatch.setattr(linears, "_LEAST_BYTES", 4 * 4 * 4)
+    measured = timing(lambda shape, rows: 0.5)
+    small, larger = nn.Linear(4, 4), nn.Linear(4, 5)
+    patch_linears([small])
+    assert not measured
+    assert "forward" not in vars(small)
+    patch_linears([larger])
+    assert "forward" in vars(larger)
+
+
+def test_a_weight_is_not_read_twice_in_a_row(monkeypatch):
+    """As in a pass: read again at once, it would come from a cache."""
+    weights, read = [torch.ones(3, 2), torch.ones(4, 2), torch.ones(3, 2)], []
+    for name, place in (("linear", nn.functional), ("_swapped", linears)):
+        product = getattr(place, name)
+        monkeypatch.setattr(place, name, lambda x, w, own=product: read.append(id(w)) or own(x, w))
+    times = time_orders(weights, 2)
+    assert set(times) == {(3, 2), (4, 2)}
+    assert all(seconds > 0 for pair in times.values() for seconds in pair)
+    assert read == [id(weight) for weight in weights] * 6
+
+
+def test_of_a_shape_only_so_many_weights_are_read_as_no_cache_holds(monkeypatch):
+    monkeypatch.setattr(linears, "_MOST_BYTES", 100)
+    read = []
+    own = nn.functional.linear
+    monkeypatch.setattr(nn.functional, "linear", lambda x, w: read.append(tuple(w.shape)) or own(x, w))
+    time_orders([torch.ones(8, 2) for _ in range(5)] + [torch.ones(100, 2) for _ in range(2)], 2)
+    assert read[: len(read) // 3] == [(8, 2), (8, 2), (100, 2)]  # 64 bytes each, and 800
 
 
 class Quantised(torch.Tensor):

@@ -7,8 +7,12 @@ import random
 import signal
 import time
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
+from PIL import Image
+
+from mmhall.adapters import Batch
 from mmhall.benchmarks.base import Source
 from mmhall.benchmarks.chair import Chair
 from mmhall.benchmarks.pope import Pope
@@ -35,15 +39,30 @@ class Deadly(Model):
 
 def deadly(lvlm, *fatal: bytes):
     """Kill the process in which a model is asked about a picture with one of these contents."""
-    ask = lvlm.generate_batch
+    ask, pixels = lvlm.generate_batch, [Image.open(BytesIO(content)).convert("RGB").tobytes() for content in fatal]
 
     def asked(requests, *arguments, **options):
-        if any(Path(path).read_bytes() in fatal for path, _ in requests if path is not None and Path(path).is_file()):
+        if any(image.tobytes() in pixels for image in images_of(requests)):
             os.kill(os.getpid(), signal.SIGKILL)
         return ask(requests, *arguments, **options)
 
     lvlm.generate_batch = asked
     return lvlm
+
+
+def images_of(requests) -> list[Image.Image]:
+    """The pictures of requests, as a run makes them: a batch, or pairs of path and prompt where one cannot be read."""
+    if isinstance(requests, Batch):
+        return [image for request in requests.requests for image in request.images]
+    return [Image.open(path).convert("RGB") for path, _ in requests if path is not None and is_picture(path)]
+
+
+def is_picture(path) -> bool:
+    try:
+        Image.open(path).load()
+    except (OSError, SyntaxError):
+        return False
+    return True
 
 
 STRATEGIES = [strategy("greedy"), strategy("vdd(beta=0.5)")]

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from mmhall.benchmarks import benchmark
-from mmhall.benchmarks.base import Source, digest_of
+from mmhall.benchmarks.base import Source
 from mmhall.benchmarks.report.compare import compare
-from mmhall.benchmarks.run.runs import _stored_items, reopen
+from mmhall.benchmarks.run.items import note_files, store_items
+from mmhall.benchmarks.run.runs import reopen
+from mmhall.results.pictures import Fingerprint, store_fingerprints
 from mmhall.results.store import Store
 from tests.benchmarks.conftest import answered, picture, write_json
 
@@ -25,10 +27,9 @@ def run(tmp_path):
         folder = tmp_path / name / "run"
         told = {"spec": str(chair), "remarks": []}
         store = Store.create(folder, {"benchmarks": {"chair": told}, "strategies": ["greedy"]})
-        kept = _stored_items(material, material.picture_digests(), folder)
-        if old:
-            kept = {id_: {k: v for k, v in item.items() if k != "sha256"} for id_, item in kept.items()}
-        store.keep_items("chair", kept)
+        store_items(store, "chair", material, note_files(material.pictures, folder))
+        if not old:
+            store_fingerprints(store, "chair", {n: Fingerprint.of(path) for n, path in material.pictures.items()})
         store.add(answered(chair, material.items, ["A dog."] * len(colours)))
         store.close()
         return reopen(folder)
@@ -55,10 +56,3 @@ def test_a_run_without_digests_stays_readable_and_says_so(run):
     found = compare(old, run("b", ("red", "green")))
     assert "chair: 2 items are the same (of 2 and 2)" in found.remarks
     assert sum("has no digests of its pictures" in remark for remark in found.remarks) == 1
-
-
-def test_digests_of_pictures_make_the_digest_of_the_set(tmp_path):
-    """The set-up of an old run is met by the same pictures still."""
-    picture(tmp_path / "0.png")
-    material = benchmark("chair").material(Source(write_json(tmp_path / "o.json", {"0.png": ["dog"]})))
-    assert material.digests()[1] == digest_of(material.picture_digests())

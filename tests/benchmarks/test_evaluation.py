@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from mmhall.benchmarks.base import Item
+from mmhall.benchmarks.base import Item, series, share_equal
 from mmhall.benchmarks.evaluation import evaluate
 from mmhall.benchmarks.pope import Pope
 from mmhall.results.store import Row
@@ -100,3 +100,24 @@ def test_a_failed_item_is_no_answer():
     evaluation = evaluate(Pope(), ITEMS, kept + failed, ["greedy", "other"])
     assert evaluation.scored == 7
     assert evaluation.failed == {"greedy": 0, "other": 1}
+
+
+def test_equal_counts_are_one_object_and_are_summed_as_before():
+    """Twice 2 * 3 + 1 and once 2 * 3 + 4; what is shared is not changed by sums over other names."""
+    counts = [{"a": 3, "b": 1}, {"a": 3, "b": 4}, {"a": 3, "b": 1}]
+    shared = share_equal(counts)
+    assert shared == counts
+    assert shared[0] is shared[2]
+    assert shared[0] is not shared[1]
+    for each in (counts, shared):
+        assert list(series(each, {"a": 2, "b": 1})) == [7, 10, 7]
+        assert list(series(each, {"b": -1})) == [-1, -4, -1]
+    assert list(series([], {"a": 1})) == []
+
+
+def test_counts_of_one_answer_can_be_changed_without_changing_anothers():
+    """Sycophancy adds to them; equal answers of a million questions are read once."""
+    pope = Pope()
+    first = pope.count(ITEMS[0], "Yes")
+    first["n"] = 7
+    assert pope.count(ITEMS[0], "Yes")["n"] == 1

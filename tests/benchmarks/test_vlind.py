@@ -226,4 +226,4 @@ def test_drawn_instances_as_questions(scenes):
     assert [got[name].value for name in ("S_CK", "S_VP", "S_CB", "S_LP", "LP")] == [1] * 5
     assert material.items[0].prompt.startswith("Is there ")
     assert Vlind(pictures=1).material(Source(scenes, limit=1)).items[-1].id.count("/") == 3
-    assert material.digests() == made.material(Source(scenes, limit=2)).digests()
+    assert material.digest == made.material(Source(scenes, limit=2)).digest

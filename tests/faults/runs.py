@@ -10,7 +10,7 @@ import sqlite3
 import tempfile
 import time
 from contextlib import closing, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import pytest
@@ -20,7 +20,7 @@ from mmhall.benchmarks import benchmark
 from mmhall.benchmarks.base import Source
 from mmhall.benchmarks.data.hub import fetch
 from mmhall.benchmarks.run.runner import answer
-from mmhall.benchmarks.run.runs import reopen
+from mmhall.benchmarks.run.runs import reopen, start
 from mmhall.benchmarks.scenes import write_scenes
 from mmhall.benchmarks.tune.log import TuningLog
 from mmhall.errors import DataError, ModelError, RunError
@@ -177,9 +177,12 @@ def unfit_rows(folder):
         file.write_text(lines(changed))
         refuses(DataError, told, pope.material, Source(file))
     file.write_text(lines(asked))
-    first = pope.material(Source(file)).picture_digests()
+    greedy = mmhall.strategy("greedy")
+    begin = partial(start, benchmarks=[(pope, Source(file))], strategies=[greedy], batch_size=2)
+    with closing((run := begin(folder / "run", embedded())).store):
+        answer(embedded(), run, run.parts[0], [greedy])
     shutil.copy(scenes() / "000001.png", folder / "a.jpg")
-    assert pope.material(Source(file)).picture_digests() != first
+    refuses(RunError, "pope.pictures was .* such as 'a.jpg'", begin, folder / "run", embedded())
 
 
 def offline(folder):

@@ -5,17 +5,17 @@ import pytest
 from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 
-from mmhall.results import separation
+from mmhall.results import statistics
 from mmhall.results.separation import Separation, pairs_won, quantile_strata
 from mmhall.results.statistics import Resampler
 
 
-@pytest.fixture(scope="module", params=[2, 256], ids="{} pictures at once".format)
+@pytest.fixture(scope="module", params=[12, 200_000], ids="{} counts at once".format)
 def at_once(request):
-    """Pairs are counted for a few pictures at a time, and for all of them."""
-    before, separation._AT_ONCE = separation._AT_ONCE, request.param
+    """Draws are counted one or two at a time, and all together."""
+    before, statistics._AT_ONCE = statistics._AT_ONCE, request.param
     yield
-    separation._AT_ONCE = before
+    statistics._AT_ONCE = before
 
 
 THINGS = st.lists(

@@ -4,6 +4,7 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -135,3 +136,25 @@ def test_an_error_does_not_give_the_home_folder_away(tmp_path, monkeypatch):
     store = Store.create(tmp_path, SETUP)
     store.add([Row("pope", "1", "greedy", "", "", 0, 0.0, 0, error="/home/me/data/a.png: is damaged")])
     assert [r.error for r in store.rows("pope")] == ["~/data/a.png: is damaged"]
+
+
+def test_rows_share_what_is_equal_in_them_and_nothing_else(tmp_path):
+    """A million answers of one word have few different texts and counted passes; True is not taken for 1."""
+    counted = {"passes": 3, "rows": 4}
+    extras = [
+        {"counted": counted, "score": 0.5},
+        {"counted": counted, "score": 1.0},
+        {"counted": {"passes": 3, "rows": 5}, "score": 1.0},
+        {"counted": {"passes": True, "rows": 1}},
+        {"counted": {"passes": 1, "rows": 1}},
+    ]
+    long = "A dog sits on a bench. " * 10
+    written = [Row("pope", str(n), "greedy", "Yes" if n else long, "eos", 2, 1.0, 7, e) for n, e in enumerate(extras)]
+    with closing(Store.create(tmp_path, SETUP)) as store:
+        store.add(written)
+        first, second, *others = rows = list(store.rows("pope"))
+    assert [repr(row) for row in rows] == [repr(row) for row in written]
+    assert first.extra["counted"] is second.extra["counted"]
+    assert first.extra is not second.extra
+    assert second.text is others[0].text
+    assert first.strategy is second.strategy

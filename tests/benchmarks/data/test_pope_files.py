@@ -262,7 +262,7 @@ def test_one_file_may_have_all_settings(tmp_path):
     path = tmp_path / "questions.jsonl"
     path.write_text(lines(rows))
     assert [(q.text, q.ids) for q in read_questions(path).questions] == [
-        (rows[0]["text"], {"random": (0,), "popular": (1,)})
+        (rows[0]["text"], {"random": [0], "popular": [1]})
     ]
     path.write_text(lines([*rows, records("random")[1]]))
     with pytest.raises(DataError, match="or each record's category; it is JSON Lines, a list of 3 records"):
@@ -276,7 +276,7 @@ def test_categories_count_more_than_a_name_of_several_settings_and_may_not_contr
     path.write_text(lines(rows))
     for given in (path, path.parent):
         (question,) = read_questions(given).questions
-        assert question.ids == {setting: (n,) for n, setting in enumerate(SETTINGS)}
+        assert question.ids == {setting: [n] for n, setting in enumerate(SETTINGS)}
     path = path.rename(path.with_name("pope_adversarial.json"))
     for given in (path, path.parent):
         with pytest.raises(

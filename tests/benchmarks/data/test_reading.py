@@ -58,7 +58,7 @@ def test_whatever_a_file_holds_it_is_read_or_refused(loaders, value, seed):
     refused = ""
     try:
         material = made.material(Source(data))
-        material.digests()
+        assert material.digest
         json.dumps([dict(item.truth) for item in material.items]).encode()
     except DataError as error:
         refused = str(error)

@@ -34,7 +34,7 @@ def make_run(folder, right, *, seed=0, pictures="a", strategies=("greedy", "vcd"
         for item in items
     }
     store = Store.create(folder, setup)
-    store.keep_items("pope", with_files)
+    store.keep_items("pope", with_files.items())
     for strategy in strategies:
         said = ["Yes" if n < right[strategy] else "No" for n in range(PICTURES)]
         store.add(Row("pope", i.id, strategy, text, "eos", 2, 1.0, 0) for i, text in zip(items, said, strict=True))
@@ -87,7 +87,7 @@ def test_other_pictures_and_models_are_told_apart(tmp_path):
     ]
     found = aggregate(runs)
     assert found.evaluated[0][1].sizes == {"random": (3 * PICTURES, 2 * PICTURES)}
-    assert found.remarks[0].endswith("They differ in: model.")  # these made set-ups say nothing of pictures
+    assert found.remarks[0].endswith("They differ in: pictures, model.")
     assert found.evaluated[0][1].evidence[0].better_than_baseline == "yes"  # greedy: no seeds are needed
 
 

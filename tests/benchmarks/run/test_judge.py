@@ -80,7 +80,7 @@ def run(tmp_path) -> Iterator[Run]:
         }
         for n in range(2)
     }
-    store.keep_items("mmhal", items)
+    store.keep_items("mmhal", items.items())
     store.add([Row("mmhal", f"{n}", s, f"{s} says {n}", "eos", 3, 0.1, 0) for n in range(2) for s in STRATEGIES])
     store.close()
     opened = reopen(tmp_path / "run")

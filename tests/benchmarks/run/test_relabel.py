@@ -45,7 +45,7 @@ def run(tmp_path):
         "benchmarks": {"pope": {"spec": "pope", "rule": "strict", "remarks": [], "settings": {}}},
     }
     with closing(Store.create(tmp_path / "run", setup)) as store:
-        store.keep_items("pope", {item.id: {**asdict(item), "file": f"pictures/{item.picture}"} for item in items})
+        store.keep_items("pope", [(i.id, {**asdict(i), "file": f"pictures/{i.picture}"}) for i in items])
         for strategy, said in (("greedy", "NYYNNYN"), ("vdd", "YYYNNYN")):
             store.add(answered(Pope(), items, ["Yes" if letter == "Y" else "No" for letter in said], strategy))
     return reopen(tmp_path / "run")

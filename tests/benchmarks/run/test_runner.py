@@ -6,6 +6,7 @@ import signal
 
 import pytest
 import torch
+from PIL import Image
 
 from mmhall.benchmarks.base import Item, Source
 from mmhall.benchmarks.chair import Chair
@@ -17,6 +18,7 @@ from mmhall.benchmarks.scenes import write_scenes
 from mmhall.errors import RunError
 from mmhall.results.store import Store
 from mmhall.strategies import strategy
+from tests.benchmarks.siege import images_of
 from tests.forks import ended, forked
 
 STRATEGIES = [strategy("greedy"), strategy("vdd(beta=0.5)")]
@@ -35,6 +37,10 @@ def part(scenes):
 
 def run_of(scenes, folder):
     return Run(Store.create(folder, {}), (part(scenes),), tuple(map(str, STRATEGIES)))
+
+
+def pixels(path):
+    return Image.open(path).convert("RGB").tobytes()
 
 
 def answer_all(llava, scenes, folder, **options):
@@ -125,10 +131,10 @@ def test_memory_that_does_not_suffice_halves_the_batch(llava, scenes, tmp_path, 
     ask, sizes = llava.generate_batch, []
 
     def narrow(requests, *arguments, **options):
-        sizes.append(len(requests))
-        if len(requests) > 2:
+        sizes.append(len(images_of(requests)))
+        if sizes[-1] > 2:
             torch.empty(1 << 60)
-        if len(requests) > 1:
+        if sizes[-1] > 1:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return ask(requests, *arguments, **options)
 
@@ -140,10 +146,10 @@ def test_memory_that_does_not_suffice_halves_the_batch(llava, scenes, tmp_path, 
 
 @pytest.mark.slow
 def test_an_item_that_never_fits_is_a_failure(llava, scenes, tmp_path, monkeypatch):
-    ask = llava.generate_batch
+    ask, large = llava.generate_batch, pixels(next(p.path for p in scenes.pictures if p.id == "3"))
 
     def narrow(requests, *arguments, **options):
-        if any(str(path).endswith("3.png") for path, _ in requests) and options["max_new_tokens"] > 2:
+        if large in map(Image.Image.tobytes, images_of(requests)) and options["max_new_tokens"] > 2:
             raise MemoryError
         return ask(requests, *arguments, **options)
 
@@ -223,10 +229,10 @@ def test_an_item_that_kills_its_process_does_not_block_the_run(
     llava, scenes, tmp_path, monkeypatch, size, deaths, fatal
 ):
     """Whoever asks it dies, and is started again; at most: all together, a half, and three times it alone."""
-    ask, path = llava.generate_batch, next(p.path for p in scenes.pictures if p.id == fatal)
+    ask, last = llava.generate_batch, pixels(next(p.path for p in scenes.pictures if p.id == fatal))
 
     def deadly(requests, *arguments, **options):
-        if any(picture == path for picture, _ in requests):
+        if last in map(Image.Image.tobytes, images_of(requests)):
             os.kill(os.getpid(), signal.SIGKILL)
         return ask(requests, *arguments, **options)
 
@@ -295,3 +301,22 @@ def test_a_run_of_data_in_the_home_folder_names_it_by_a_tilde_and_finds_it(llava
     assert reason.text.startswith("is not a picture")  # without its own path: alike ones are counted
     run.store.close()
     assert str(tmp_path / "home").encode() not in b"".join(file.read_bytes() for file in (tmp_path / "run").iterdir())
+
+
+def test_pictures_are_processed_once_for_all_strategies_of_a_batch(llava, scenes, tmp_path, monkeypatch):
+    kind, counts = type(llava.adapter), []
+    read = kind.read
+    monkeypatch.setattr(kind, "read", lambda self, *args: counts.append(1) or read(self, *args))
+    for count in (1, 2):
+        opened = run_of(scenes, tmp_path / str(count))
+        answer(llava, opened, opened.parts[0], [strategy("greedy"), strategy("vhr")][:count], batch_size=3)
+        counts.append(0)
+    first, second = (len(part) for part in split_at(counts, 0))
+    assert second == first + 1  # to warm up
+
+
+def split_at(values, mark):
+    parts = [[]]
+    for value in values:
+        parts = [*parts, []] if value == mark else [*parts[:-1], [*parts[-1], value]]
+    return parts[:-1]

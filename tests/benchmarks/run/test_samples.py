@@ -29,7 +29,7 @@ def run(tmp_path):
     setup = {"strategies": ["greedy", "vcd"], "benchmarks": {"pope": told}}
     store = Store.create(tmp_path / "run", setup)
     items = [question("p/dog", "yes"), question("p/cat", "no", ("random", "popular"))]
-    store.keep_items("pope", {i["id"]: {**i, "file": "p.png"} for i in items})
+    store.keep_items("pope", [(i["id"], {**i, "file": "p.png"}) for i in items])
     store.add([Row("pope", "p/cat", "greedy", "Yes, two.", "eos", 3, 0.5, 0)])
     store.add([Row("pope", "p/dog", "vcd", "", "", 0, 0.0, 0, error="no such picture")])
     store.add([Row("pope", "p/dog", "greedy", "=Yes", "length", 8, 0.25, 0, extra={"seen": 1})])

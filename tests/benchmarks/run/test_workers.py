@@ -431,6 +431,24 @@ class TestLeases:
             leases.strike(0, ["a"])
         assert leases.pieces(0, ["a", "b", "c"]) == [["c"], ["b"]]
 
+    def test_a_lease_costs_the_same_however_many_items_were_asked_before(self, tmp_path):
+        """In steps of SQLite's machine: every lease once looked at each item asked so far, for each open batch."""
+
+        def steps(asked):
+            store, counted = Store.create(tmp_path / str(asked), {}), []
+            leases = Leases(store, "pope", 100)
+            for batch in range(asked):
+                with leases.note_asked(leases.claim(), [f"{batch}-{item}" for item in range(8)]):
+                    pass
+                leases.finish(batch)
+            with store.writing() as connection:
+                connection.set_progress_handler(lambda: counted.append(1), 1)
+            assert leases.claim() == asked
+            assert not leases.is_finished()
+            return len(counted)
+
+        assert 0 < steps(50) < 1.1 * steps(0)
+
     def test_a_number_that_came_again_is_another_process(self):
         host, number, started = process_name().rsplit("/", 2)
         assert holds_lease(process_name(), 0.0)

@@ -11,24 +11,24 @@ Formula   F = beta mean_i cos(picture, sentence_i) + alpha (sum_t log p_t) / tok
 Defaults  keep 3, candidates 3, temperature 0.2, top_k 5, alpha 0.01, beta 1: those of d-ailin/CLIP-Guided-Decoding,
           whose CLIP is SigLIP ViT-SO400M-14-384 (here "ViT-SO400M-14-SigLIP-384/webli"). There is no default
           CLIP: name one with `clip`.
-Cost      keep x candidates sentences for each sentence: candidates rows for each text, texts of equal length in one
-          pass, after reading their tokens again; and one pass of the CLIP for each new sentence.
+Cost      keep x candidates sentences for each sentence: candidates rows for each text, all texts of all prompts in
+          one pass, after reading their tokens again; and one pass of the CLIP for all new sentences.
 Compared  log p: released code several terms to choose from; ours the mean log-probability of a token
           limit: released code 500 tokens for all texts; ours the generation setting
           baseline: not told in what this was written from; there is no cut-off but top_k
 Differs   log p is the model's, before temperature and cut-off. A text at the length limit is finished, with an
           incomplete last sentence. A sentence without letter or digit changes no score; a text with only such sentences
           loses against any other. With several pictures the mean cosine counts; without a picture decoding is greedy.
-          Draws are seeded for each sentence: a batch draws the same as single prompts, and prompts are searched one
-          after the other. The generation setting `num_beams` overrides `keep`. Sentences longer than the CLIP's context
-          are truncated for it. The common prefix of all texts is streamed; the rest follows at the end.
+          Draws are seeded for each sentence: a batch draws the same as single prompts. The generation setting
+          `num_beams` overrides `keep`. Sentences longer than the CLIP's context are truncated for it. The common prefix
+          of all texts is streamed; the rest follows at the end.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import groupby
@@ -42,9 +42,12 @@ from mmhall.attention import Memory
 from mmhall.clip import CLIP_NAMES, Clip, has_word, is_clip_name, load_clip
 from mmhall.errors import CompositionError
 from mmhall.generation import (
-    DecodeBatch,
+    Ask,
     Decoding,
+    Feed,
     PromptSearch,
+    SearchRows,
+    Steps,
     TokenSampler,
     check_scores,
     common_prefix,
@@ -148,11 +151,20 @@ class Draft:
 
 
 def _search(options: CGD, tokenizer: Any, clip: Clip, embeddings: Sequence[Tensor], decoding: Decoding) -> Tensor:
-    """Search for the answers to each prompt, one prompt after the other (`Session.search`)."""
+    """Search for the answers to all prompts (`Session.search`)."""
+    embed = partial(embed_sentences, clip)
     pictures = enumerate(embeddings)
     return run_searches(
-        decoding, (Guided(options, tokenizer, clip, embedding, decoding, prompt) for prompt, embedding in pictures)
+        decoding, [Guided(options, tokenizer, embed, embedding, decoding, prompt) for prompt, embedding in pictures]
     )
+
+
+def embed_sentences(clip: Clip, lists: Sequence[Sequence[str]]) -> list[Tensor]:
+    """Embed the sentences of several lists in one batch, (sentences, size) for each list."""
+    sentences = [sentence for each in lists for sentence in each]
+    if not sentences:
+        return [torch.empty(0)] * len(lists)
+    return list(clip.embed_texts(sentences).split([len(each) for each in lists]))
 
 
 class Guided(PromptSearch):
@@ -165,28 +177,34 @@ class Guided(PromptSearch):
     """
 
     def __init__(
-        self, options: CGD, tokenizer: Any, clip: Clip, embedding: Tensor, decoding: Decoding, prompt: int
+        self,
+        options: CGD,
+        tokenizer: Any,
+        embed: Callable[[Sequence[Sequence[str]]], list[Tensor]],
+        embedding: Tensor,
+        decoding: Decoding,
+        prompt: int,
     ) -> None:
         """Start at the end of a prompt.
 
         Args:
             options: Options of the search.
             tokenizer: The model's tokenizer.
-            clip: Embeds sentences.
+            embed: Embeds the sentences of all searches, `embed_sentences`.
             embedding: Mean embedding of the prompt's pictures, (size,).
             decoding: The batch.
             prompt: 0-based index of the prompt in the batch.
         """
         super().__init__(decoding, prompt)
-        self._options, self._tokenizer, self._clip, self._embedding = options, tokenizer, clip, embedding
+        self._options, self._tokenizer, self._embed, self._embedding = options, tokenizer, embed, embedding
         self._keep = decoding.job.config.num_beams
         self.running, self.finished, self.turns = [Text()], list[Text](), 0
 
-    def run(self) -> list[Tensor]:
+    def run(self) -> Steps:
         """Return the best answers, best first, (length,) each; the best one fills up where there are fewer."""
         while self.running and len(self.finished) < self._keep:
-            drafts = self._drafts()
-            texts = self._extend(drafts)
+            drafts = yield from self._drafts()
+            texts = yield from self._extend(drafts)
             self.finished += [text for text, draft in zip(texts, drafts, strict=True) if draft.ends]
             continuing = [text for text, draft in zip(texts, drafts, strict=True) if not draft.ends]
             self.running = sorted(continuing, key=self._score, reverse=True)[: self._keep]
@@ -200,72 +218,71 @@ class Guided(PromptSearch):
     def _score(self, text: Text) -> float:
         return text.score(self._options)
 
-    def _drafts(self) -> list[Draft]:
+    def _drafts(self) -> Steps:
         """Draw the next sentences of all texts, in the order of the texts, without duplicates of one text."""
-        by_place: dict[int, list[Draft]] = {}
         order = sorted(range(len(self.running)), key=lambda index: len(self.running[index].said))
-        for _, same_length in groupby(order, key=lambda index: len(self.running[index].said)):
-            places = list(same_length)
-            for drafts, place in zip(self._draw_sentences(places), places, strict=True):
-                by_place[place] = list({draft.tokens: draft for draft in drafts}.values())
-        return [draft for place in range(len(self.running)) for draft in by_place[place]]
+        groups = [list(same) for _, same in groupby(order, key=lambda index: len(self.running[index].said))]
+        drawn = yield [self._draw_sentences(places) for places in groups]
+        by_place = dict(zip(order, (drafts for group in drawn for drafts in group), strict=True))
+        return [draft for place in range(len(order)) for draft in {one.tokens: one for one in by_place[place]}.values()]
 
-    def _draw_sentences(self, places: Sequence[int]) -> list[list[Draft]]:
+    def _draw_sentences(self, places: Sequence[int]) -> Steps:
         """Draw the next sentences of texts of equal length, by their places in `running`; a list for each text."""
         each, device = self._options.candidates, self.device
         texts = [self.running[place] for place in places]
-        rows = self.resume([text.said for text in texts], [text.memory for text in texts])
+        rows = yield self.resume([text.said for text in texts], [text.memory for text in texts])
         said = torch.tensor([text.said for text in texts], dtype=torch.long, device=device)
-        rows.select(torch.arange(len(texts), device=device).repeat_interleave(each))
         seeds = [
             sentence_seed(self._options.seed, self.turns, place, number) for place in places for number in range(each)
         ]
-        ids = self.decoding.prepared.input_ids[self.prompt].expand(len(seeds), -1)
-        ids = torch.cat([ids, said.repeat_interleave(each, dim=0)], dim=1)
-        drafts = self._write_sentences(
+        ids = self.decoding.prepared.input_ids[self.prompt].expand(len(texts), -1)
+        ids = torch.cat([ids, said], dim=1).repeat_interleave(each, dim=0)
+        drafts = yield from self._write_sentences(
             rows, ids, TokenSampler(seeds, device), [text for text in texts for _ in range(each)]
         )
         return [drafts[at : at + each] for at in range(0, len(drafts), each)]
 
-    def _write_sentences(
-        self, rows: DecodeBatch, ids: Tensor, sampler: TokenSampler, texts: Sequence[Text]
-    ) -> list[Draft]:
+    def _write_sentences(self, rows: SearchRows, ids: Tensor, sampler: TokenSampler, texts: Sequence[Text]) -> Steps:
         """Draw tokens until each row has ended its sentence or its answer.
 
         Args:
-            rows: One row for each draft.
-            ids: Tokens read so far, (rows, position).
-            sampler: A generator for each row.
-            texts: The text that each row continues.
+            rows: One row for each text.
+            ids: Tokens read so far of each draft, (drafts, position); those of a text follow each other.
+            sampler: A generator for each draft.
+            texts: The text that each draft continues.
         """
         drafts, prepared = dict[int, Draft](), self.decoding.prepared
+        prompts, length = prepared.input_ids.shape
         start, sums = ids.shape[1], torch.zeros(len(ids), device=ids.device)
+        live = torch.arange(len(ids), device=ids.device)  # the drafts that go on
+        parents = live // self._options.candidates  # their rows
         while True:
-            logits = prepared.processed_alone(self.prompt, ids, rows.scores())
-            prompts, length = prepared.input_ids.shape
+            logits = prepared.processed_alone(self.prompt, ids, rows.scores()[parents])
             check_scores(logits, ids.shape[1] - length, prompts=prompts, prompt=self.prompt)
-            chosen = sampler(keep_top_k(logits / self._options.temperature, self._options.top_k))
+            chosen = sampler(keep_top_k(logits / self._options.temperature, self._options.top_k), live)
             sums = sums + logits.log_softmax(dim=-1).gather(1, chosen[:, None])[:, 0]
-            ids = torch.cat([ids, chosen[:, None]], dim=1)
+            ids, going = torch.cat([ids, chosen[:, None]], dim=1), list[int]()
             ended = prepared.criteria(ids, logits).tolist()
-            for row, token in enumerate(chosen.tolist()):
-                if row not in drafts and (ended[row] or not _TERMINAL.isdisjoint(self._tokenizer.decode([token]))):
-                    new = tuple(ids[row, start:].tolist())
-                    memory = rows.memory.select(torch.tensor([row]), len(ids))
-                    drafts[row] = Draft(texts[row], new, float(sums[row]), ended[row], memory)
-            if len(drafts) == len(ids):
-                return [drafts[row] for row in range(len(ids))]
-            rows.step(chosen)
+            for row, (number, token) in enumerate(zip(live.tolist(), chosen.tolist(), strict=True)):
+                if not ended[row] and _TERMINAL.isdisjoint(self._tokenizer.decode([token])):
+                    going.append(row)
+                    continue
+                memory = rows.memory.select(parents[row : row + 1], rows.size)
+                new = tuple(ids[row, start:].tolist())
+                drafts[number] = Draft(texts[number], new, float(sums[row]), ended[row], memory)
+            if not going:
+                return [drafts[number] for number in range(len(texts))]
+            left = torch.tensor(going, device=ids.device)
+            yield Feed(rows, chosen[left], parents[left])
+            live, ids, sums = live[left], ids[left], sums[left]
+            parents = torch.arange(len(left), device=ids.device)
 
-    def _extend(self, drafts: Sequence[Draft]) -> list[Text]:
+    def _extend(self, drafts: Sequence[Draft]) -> Steps:
         """Extend texts by drafts, and compare each new sentence with the picture."""
         sentences = [self._tokenizer.decode(draft.tokens, skip_special_tokens=True).strip() for draft in drafts]
         worded = [sentence for sentence in sentences if has_word(sentence)]
-        cosines = (
-            dict(zip(worded, (self._clip.embed_texts(worded) @ self._embedding).tolist(), strict=True))
-            if worded
-            else {}
-        )
+        embedded = yield Ask(self._embed, worded)
+        cosines = dict(zip(worded, (embedded @ self._embedding).tolist(), strict=True)) if worded else {}
         texts = []
         for draft, sentence in zip(drafts, sentences, strict=True):
             text = replace(draft.text, said=draft.text.said + draft.tokens, memory=draft.memory)
@@ -282,8 +299,11 @@ class Guided(PromptSearch):
 
 def keep_top_k(scores: Tensor, count: int) -> Tensor:
     """Rule out all but the `count` best tokens of each row, (rows, vocabulary); of equal ones the first is better."""
-    order = scores.sort(dim=-1, descending=True, stable=True).indices[:, :count]
-    return torch.full_like(scores, -torch.inf).scatter(1, order, scores.gather(1, order))
+    count = min(count, scores.shape[1])
+    last = scores.topk(count).values[:, -1:]
+    better, equal = scores > last, scores == last
+    kept = better | (equal & (equal.cumsum(dim=-1) <= count - better.sum(dim=-1, keepdim=True)))
+    return scores.masked_fill(~kept, -torch.inf)
 
 
 def sentence_seed(seed: int, turn: int, text: int, candidate: int) -> int:

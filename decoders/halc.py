@@ -17,8 +17,9 @@ Formula   base step: each beam takes argmax_y s(y), s the scores of DoLa (see `d
 Defaults  fields 4, expand 0.6, contrast 0.05, candidates 4: the authors' scripts. threshold 0: 0.05 for OWLv2 and 0.45
           for Grounding DINO, as theirs. num_beams 1, skip 0, no `words`. There is no default detector or CLIP.
 Cost      One row for each beam and token. For each noun of a beam: `fields` prompts with their own pictures, the text
-          read again, a pass of the CLIP, and a pass of the detector for each new word. Without `words`, the detector
-          is asked for every content word.
+          read again, a pass of the CLIP, and a pass of the detector for each new word. All prompts of a batch are
+          decoded to their next noun together, then crops are read and texts ranked for all. Without `words`, the
+          detector is asked for every content word.
 Compared  base step: released code greedy with DoLa in each beam; ours the same, or base="plain": the model's own scores
           nouns: released code spaCy's tags and two lists written by hand, one of which keeps COCO categories such as
             "cat" and "bus" from ever being looked at; ours the nouns of `words`, or, without them, every content word
@@ -46,10 +47,10 @@ Differs   Only the last token of a word can change, as in the authors' code. Cro
 
 from __future__ import annotations
 
-import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import combinations, groupby
+from functools import partial
+from itertools import combinations, groupby, islice
 from typing import Any, ClassVar
 
 import torch
@@ -59,17 +60,25 @@ from torch import Tensor
 from mmhall.adapters import Adapter, Batch, Inputs, has_picture
 from mmhall.attention import Memory
 from mmhall.clip import CLIP_NAMES, Clip, is_clip_name, load_clip
+from mmhall.decoders._nouns import Noun, ObjectBoxes
+from mmhall.decoders.cgd import embed_sentences
 from mmhall.decoders.dola import DoLa, divergence
 from mmhall.detection import DETECTOR_NAMES, Box, Detector, crop, is_detector_name, load_detector
 from mmhall.errors import CompositionError
-from mmhall.generation import Decoding, PromptSearch, check_scores, common_prefix, run_searches
-from mmhall.objects.plurals import plural
+from mmhall.generation import (
+    Ask,
+    Decoding,
+    Feed,
+    PromptSearch,
+    Steps,
+    check_scores,
+    common_prefix,
+    run_searches,
+)
 from mmhall.options import by_model, option
-from mmhall.strategies import CONTRAST, SEARCH, Session, Strategy, twin_generator, twin_option
-from mmhall.words import Word, decode_answer, final_word
+from mmhall.strategies import CONTRAST, SEARCH, Session, Strategy, twin_option
+from mmhall.words import decode_answer
 
-MOST_BOXES = 3
-CENTRE = Box(0.2, 0.2, 0.8, 0.8)  # of a noun that is not detected
 _SHRINK = 0.8  # at most
 _IMPOSSIBLE = -1e4  # replaces log 0 where it is subtracted
 _WORDS = 'a list of object nouns in lower case, such as ("dog", "traffic light")'
@@ -164,25 +173,6 @@ class HALC(Strategy):
 
 
 @dataclass(frozen=True, slots=True)
-class Noun:
-    """An object noun at the end of a text.
-
-    Attributes:
-        written: The noun as written, in lower case.
-        start: Index of its first character in the text.
-        picture: 0-based index of its picture.
-        box: Its box there.
-        detected: Whether the detector found the box.
-    """
-
-    written: str
-    start: int
-    picture: int
-    box: Box
-    detected: bool = True
-
-
-@dataclass(frozen=True, slots=True)
 class Text:
     """A partial answer.
 
@@ -208,8 +198,25 @@ class Text:
         return tuple(token for index, token in enumerate(self.said) if index not in self.deleted)
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What is looked at again.
+
+    Attributes:
+        prompt: 0-based prompt of the batch.
+        said: The text before the last token of the noun.
+        picture: 0-based picture of the prompt.
+        boxes: The crops of it.
+    """
+
+    prompt: int
+    said: tuple[int, ...]
+    picture: int
+    boxes: list[Box]
+
+
 class _Search:
-    """Searches for the answers to each prompt, one prompt after the other (`Session.search`)."""
+    """Searches for the answers to all prompts (`Session.search`)."""
 
     def __init__(self, options: HALC, detector: Detector, clip: Clip) -> None:
         self.options, self.detector, self.clip = options, detector, clip
@@ -217,8 +224,9 @@ class _Search:
 
     def __call__(self, decoding: Decoding) -> Tensor:
         prompts = range(len(decoding.prepared.input_ids))
+        functions = partial(read_views, decoding), partial(embed_sentences, self.clip)
         given = self.options, self.detector, self.clip, decoding
-        self._searches = [FocalContrast(*given, prompt) for prompt in prompts]
+        self._searches = [FocalContrast(*given, prompt, *functions) for prompt in prompts]
         return run_searches(decoding, self._searches)
 
     def findings(self, depth: int) -> dict[str, Tensor]:
@@ -234,7 +242,16 @@ class FocalContrast(PromptSearch):
         looked: Nouns that were looked at, in order.
     """
 
-    def __init__(self, options: HALC, detector: Detector, clip: Clip, decoding: Decoding, prompt: int) -> None:
+    def __init__(
+        self,
+        options: HALC,
+        detector: Detector,
+        clip: Clip,
+        decoding: Decoding,
+        prompt: int,
+        read: Callable[[Sequence[Sequence[Look]]], list[list[Tensor]]],
+        embed: Callable[[Sequence[Sequence[str]]], list[Tensor]],
+    ) -> None:
         """Start at the end of a prompt.
 
         Args:
@@ -243,8 +260,11 @@ class FocalContrast(PromptSearch):
             clip: Ranks texts.
             decoding: The batch.
             prompt: 0-based index of the prompt in the batch.
+            read: Reads the crops of all searches, `read_views`.
+            embed: Embeds the texts of all searches, `embed_sentences`.
         """
         super().__init__(decoding, prompt)
+        self._read, self._embed = read, embed
         job = decoding.job
         assert isinstance(job.inputs, Batch)
         images = job.inputs.requests[prompt].images
@@ -254,52 +274,55 @@ class FocalContrast(PromptSearch):
         self._embedding = clip.embed_pictures(images).mean(dim=0)
         self.texts, self.looked = [Text()], list[Noun]()
 
-    def run(self) -> list[Tensor]:
+    def run(self) -> Steps:
         """Return the best answers, best first, (length,) each; the best one fills up where there are fewer."""
         while not all(text.over for text in self.texts):
-            self.texts = self._choose([found for text in self._advance() for found in self._propose(text)])
+            advanced = yield from self._advance()
+            proposed = yield from self._propose(advanced)
+            self.texts = yield from self._choose(proposed)
             self.tell(common_prefix([text.kept for text in self.texts]))
         answers = [text.kept for text in self.texts]
         self.end(answers[0])
         answers += [answers[0]] * (self.count - len(answers))
         return [torch.tensor(answer, device=self.device, dtype=torch.long) for answer in answers[: self.count]]
 
-    def _advance(self) -> list[Text]:
-        """Continue all texts to their next noun or their end, those of equal length in one pass; the order is kept."""
+    def _advance(self) -> Steps:
+        """Continue all texts to their next noun or their end, those of equal length in one batch; the order is kept."""
         advanced = {place: text for place, text in enumerate(self.texts) if text.over}
         going = sorted(set(range(len(self.texts))) - advanced.keys(), key=lambda place: len(self.texts[place].said))
-        for _, same_length in groupby(going, key=lambda place: len(self.texts[place].said)):
-            places = list(same_length)
-            advanced |= dict(zip(places, self._decode([self.texts[place] for place in places]), strict=True))
+        groups = [list(same) for _, same in groupby(going, key=lambda place: len(self.texts[place].said))]
+        decoded = yield [self._decode([self.texts[place] for place in places]) for places in groups]
+        advanced |= dict(zip(going, (text for group in decoded for text in group), strict=True))
         return [advanced[place] for place in range(len(self.texts))]
 
-    def _decode(self, texts: Sequence[Text]) -> list[Text]:
+    def _decode(self, texts: Sequence[Text]) -> Steps:
         """Decode texts of equal length greedily, until each has come to a noun to look at, or to its end."""
         prepared, stopped = self.decoding.prepared, dict[int, Text]()
         memory = Memory.join([text.memory for text in texts])
-        rows = self.resume([text.said for text in texts], [text.memory for text in texts])
-        ids = self._with_prompt([text.said for text in texts])
+        rows = yield self.resume([text.said for text in texts], [text.memory for text in texts])
+        ids, live = self._with_prompt([text.said for text in texts]), list(range(len(texts)))
         while True:
             logits = self._processed(ids, rows.scores())
             chosen = logits.argmax(dim=-1)
-            longer = torch.cat([ids, chosen[:, None]], dim=1)
+            longer, going = torch.cat([ids, chosen[:, None]], dim=1), list[int]()
             ended = prepared.criteria(longer, logits).tolist()
-            for row, token in enumerate(chosen.tolist()):
-                if row in stopped:
-                    continue
-                text = replace(texts[row], said=tuple(ids[row, prepared.length :].tolist()))
+            for row, (number, token) in enumerate(zip(live, chosen.tolist(), strict=True)):
+                text = replace(texts[number], said=tuple(ids[row, prepared.length :].tolist()))
                 noun = self._noun_at_end(text, token)
                 if noun is not None:
-                    stopped[row] = replace(text, noun=noun, memory=memory.select(torch.tensor([row]), len(texts)))
+                    stopped[number] = replace(text, noun=noun, memory=memory.select(torch.tensor([row]), len(live)))
                 elif ended[row]:
-                    stopped[row] = replace(text, said=(*text.said, token), over=True)
-            if len(stopped) == len(texts):
-                return [stopped[row] for row in range(len(texts))]
+                    stopped[number] = replace(text, said=(*text.said, token), over=True)
+                else:
+                    going.append(row)
+            if not going:
+                return [stopped[number] for number in range(len(texts))]
             if len(self.texts) == 1 and not self._options.delete:
                 self.tell(ids[0, prepared.length : -1].tolist())  # only the last token of a word may still change
-            memory = rows.memory.copy()
-            rows.step(chosen)
-            ids = longer
+            left = torch.tensor(going, device=self.device)
+            memory = rows.memory.select(left, rows.size)
+            yield Feed(rows, chosen[left], left)
+            ids, live = longer[left], [live[row] for row in going]
 
     def _noun_at_end(self, text: Text, token: int) -> Noun | None:
         """Return the noun to look at again, if a text ends with one, and the next token does not continue it."""
@@ -314,12 +337,26 @@ class FocalContrast(PromptSearch):
                 return None
         return self._boxes.locate(written, len(text.said))
 
-    def _propose(self, text: Text) -> list[Text]:
-        """Return the texts that differ from a text in the end of its noun; without a noun itself."""
-        if text.noun is None:
-            return [text]
-        self.looked.append(text.noun)
-        views = self._read_views(text, text.noun)
+    def _propose(self, texts: Sequence[Text]) -> Steps:
+        """Replace each text that ends in a noun by those that differ from it in the end of the noun."""
+        nouns = [(text, text.noun) for text in texts if text.noun is not None]
+        self.looked += [noun for _, noun in nouns]
+        fields, expand = self._options.fields, self._options.expand
+        looks = [
+            Look(self.prompt, text.said[:-1], noun.picture, fields_of_view(noun.box, fields, expand))
+            for text, noun in nouns
+        ]
+        read = iter((yield Ask(self._read, looks)) if looks else ())
+        return [new for text in texts for new in ([text] if text.noun is None else self._ends(text, next(read)))]
+
+    def _ends(self, text: Text, scores: Tensor) -> list[Text]:
+        """Return the texts that differ from a text in its last token.
+
+        Args:
+            text: The text.
+            scores: The model's scores of its last token with each view, (fields, vocabulary).
+        """
+        views = self._processed(self._with_prompt([text.said[:-1]] * len(scores)), scores).log_softmax(dim=-1)
         pairs = contrast_pairs(views, self._options.candidates // 2)
         tokens = propose_tokens(views, pairs, self._options.contrast)
         answers = [(*text.said[:-1], token) for token in tokens]
@@ -344,28 +381,15 @@ class FocalContrast(PromptSearch):
                 counts += inside & (grid.image == noun.picture)
         return counts
 
-    def _read_views(self, text: Text, noun: Noun) -> Tensor:
-        """Return log-probabilities of a text's last token, (fields, vocabulary), with crops around the noun's box."""
-        job, options = self.decoding.job, self._options
-        boxes = fields_of_view(noun.box, options.fields, options.expand)
-
-        def look(image: Image.Image, row: int, number: int) -> Image.Image:
-            return crop(image, boxes[row]) if number == noun.picture else image
-
-        views = job.adapter.with_pictures(job.adapter.picked(job.inputs, [self.prompt] * len(boxes)), look)
-        said = [text.said[:-1]] * len(boxes)
-        rows = self.decoding.open(views, torch.tensor(said, dtype=torch.long, device=self.device))
-        return self._processed(self._with_prompt(said), rows.scores()).log_softmax(dim=-1)
-
-    def _choose(self, candidates: Iterable[Text]) -> list[Text]:
+    def _choose(self, candidates: Iterable[Text]) -> Steps:
         """Return the different texts that agree best with the picture, best first, ready to continue."""
         distinct: dict[str, Text] = {}
         for text in candidates:
             distinct.setdefault(self._write(text.kept), text)
         texts = list(distinct.values())
         if len(texts) > 1:
-            shown = [self._clip.fitting_end(written) for written in distinct]
-            order = (self._clip.embed_texts(shown) @ self._embedding).sort(descending=True, stable=True).indices
+            embedded = yield Ask(self._embed, [self._clip.fitting_end(written) for written in distinct])
+            order = (embedded @ self._embedding).sort(descending=True, stable=True).indices
             texts = [texts[place] for place in order[: self._keep].tolist()]
         return [replace(self._delete_noun(text) if self._options.delete else text, noun=None) for text in texts]
 
@@ -403,54 +427,41 @@ class FocalContrast(PromptSearch):
         return check_scores(scores, ids.shape[1] - length, prompts=prompts, prompt=self.prompt)
 
 
-class ObjectBoxes:
-    """Finds the nouns of texts, and their boxes in the pictures of one request."""
+def read_views(decoding: Decoding, asked: Sequence[Sequence[Look]]) -> list[list[Tensor]]:
+    """Read crops of pictures with the texts that follow them, by the model alone.
 
-    def __init__(self, options: HALC, detector: Detector, images: Sequence[Image.Image]) -> None:
-        """Prepare the vocabulary; the detector is asked once for each word."""
-        self._options, self._detector, self._images = options, detector, images
-        self._nouns = {form: word for word in options.words for form in (plural(word), word)}
-        self._found: dict[str, list[tuple[int, Box]]] = {}
+    As many views as the batch has prompts are read at a time, at least those of one noun.
 
-    def locate(self, written: str, position: int) -> Noun | None:
-        """Return the noun that a text ends with, if it is to be looked at again.
+    Returns:
+        For each list of looks the scores of the next token, (crops, vocabulary) for each look.
+    """
+    looks, scores = [look for each in asked for look in each], list[Tensor]()
+    at_once = max(1, len(decoding.prepared.input_ids) // len(looks[0].boxes))
+    for start in range(0, len(looks), at_once):
+        scores += _read_at_once(decoding, looks[start : start + at_once])
+    left = iter(scores)
+    return [list(islice(left, len(each))) for each in asked]
 
-        Args:
-            written: The text.
-            position: Its number of tokens, which seeds draws.
-        """
-        options, (form, phrase) = self._options, self._final_noun(written)
-        if not phrase or {form, phrase} & {*options.exempt}:
-            return None
-        if options.skip and random.Random(f"{options.seed} {position} {phrase}").random() < options.skip:
-            return None
-        start, found = len(written) - len(form), self._find(phrase)
-        if len(found) > MOST_BOXES or not (found or options.words):
-            return None
-        if not found:
-            return Noun(form, start, 0, CENTRE, detected=False)
-        picture, box = min(found, key=lambda one: one[1].area)
-        if options.twin:
-            box = random_box(box, options.twin, f"{phrase} {position}")
-        return Noun(form, start, picture, box)
 
-    def _final_noun(self, written: str) -> tuple[str, str]:
-        """Return the noun that a text ends with, as written, and as the detector is asked for it; "": none."""
-        if not self._options.words:
-            word = final_word(written)
-            return (word.lower(), word.lower() if Word(word, ()).is_content else "")
-        lowered = written.lower()
-        ending = (form for form in self._nouns if lowered.endswith(form))
-        whole = [form for form in ending if not lowered[: -len(form)][-1:].isalnum()]
-        form = max(whole, key=len, default="")
-        return form, self._nouns.get(form, "")
+def _read_at_once(decoding: Decoding, looks: Sequence[Look]) -> list[Tensor]:
+    """Read the crops of some looks in one pass, then the texts of equal length; scores as in `read_views`."""
+    adapter, views = decoding.job.adapter, [(look, box) for look in looks for box in look.boxes]
 
-    def _find(self, phrase: str) -> list[tuple[int, Box]]:
-        if phrase not in self._found:
-            self._found[phrase] = [
-                (number, box) for number, image in enumerate(self._images) for box in self._detector.find(image, phrase)
-            ]
-        return self._found[phrase]
+    def change(image: Image.Image, row: int, number: int) -> Image.Image:
+        look, box = views[row]
+        return crop(image, box) if number == look.picture else image
+
+    inputs = adapter.picked(decoding.job.inputs, [look.prompt for look, _ in views])
+    opened, found = decoding.open(adapter.with_pictures(inputs, change)), dict[int, Tensor]()
+    device, by_length = opened.said.device, dict[int, list[int]]()
+    for row, (look, _) in enumerate(views):
+        by_length.setdefault(len(look.said), []).append(row)
+    for same in by_length.values():
+        rows = opened.taken(torch.tensor(same, device=device)) if len(by_length) > 1 else opened
+        rows.reread(torch.tensor([views[row][0].said for row in same], dtype=torch.long, device=device))
+        found |= dict(zip(same, rows.scores(), strict=True))
+    ordered = torch.stack([found[row] for row in range(len(views))])
+    return list(ordered.split([len(look.boxes) for look in looks]))
 
 
 def fields_of_view(box: Box, count: int, expand: float) -> list[Box]:
@@ -459,19 +470,6 @@ def fields_of_view(box: Box, count: int, expand: float) -> list[Box]:
     while len(views) < count:
         views.append(views[-1].expanded(expand))
     return views
-
-
-def random_box(box: Box, twin: int, what: str) -> Box:
-    """Return a box of the same size at a random place within the picture.
-
-    Args:
-        box: The box.
-        twin: The seed.
-        what: A name of the object.
-    """
-    across, down = torch.rand(2, generator=twin_generator(twin, what), dtype=torch.float64).tolist()
-    left, top = across * (1 - box.width), down * (1 - box.height)
-    return Box(left, top, left + box.width, top + box.height)
 
 
 def contrast_pairs(views: Tensor, count: int) -> list[tuple[int, int]]:

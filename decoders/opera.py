@@ -29,11 +29,11 @@ Compared  S: released code a half-precision product, 0 below 0.298 and infinite 
           picture: released code, InstructBLIP: one place too late; ours as the prompt has it
           baseline: beam search and greedy; figures of 64 tokens leave out the last incomplete sentence
 Differs   The candidates of a step are read in one pass, and the chosen ones are not read again. A penalty that all
-          candidates of a beam share changes nothing. A rollback drops no step of the answer. Prompts are read together
-          and searched one after the other. With N 1 the first beam is greedy, and the others never overtake it but
-          still vote. Without a picture the image mass is 0, as in models with layers of their own for it (Mllama) and
-          for columns outside a sliding window. Only tokens that no step can take back are streamed, mostly the first
-          10; the rest follows at the end.
+          candidates of a beam share changes nothing. A rollback drops no step of the answer. Prompts are searched
+          together; one that goes back catches up alone. With N 1 the first beam is greedy, and the others never
+          overtake it but still vote. Without a picture the image mass is 0, as in models with layers of their own for
+          it (Mllama) and for columns outside a sliding window. Only tokens that no step can take back are streamed,
+          mostly the first 10; the rest follows at the end.
 """
 
 from __future__ import annotations
@@ -51,7 +51,18 @@ from torch import LongTensor, Tensor
 from mmhall.adapters import Adapter, Inputs
 from mmhall.attention import SELF_ATTENTION, Call, Groups, Memory, Op
 from mmhall.errors import CompositionError
-from mmhall.generation import LENGTH_RULES, Beams, Decoding, PromptSearch, prompt_lengths, run_searches
+from mmhall.generation import (
+    LENGTH_RULES,
+    Beams,
+    Decoding,
+    Feed,
+    Keep,
+    PromptSearch,
+    Split,
+    Steps,
+    prompt_lengths,
+    run_searches,
+)
 from mmhall.options import option
 from mmhall.strategies import SEARCH, Session, Strategy
 
@@ -112,6 +123,7 @@ class Watch(Op):
     Attributes:
         image: Share of attention on the picture, (rows, candidates).
         answer: Weights on answer columns, each row's own column last, (rows, candidates, L).
+        on: Whether to record; a pass without candidate tokens has one, the newest token.
     """
 
     first_row = -1
@@ -124,8 +136,10 @@ class Watch(Op):
         self.on = False
 
     def rows(self, call: Call) -> LongTensor | None:
-        """Return the newest rows of a step, while switched on."""
-        return call.newest if self.on and not call.prefill else None
+        """Return the rows of candidate tokens, or the newest row of a step, while switched on."""
+        if not self.on or call.prefill:
+            return None
+        return call.newest if call.where.frame.candidates else call.newest[-1:]  # type: ignore[return-value]
 
     def see(self, call: Call, rows: LongTensor, probs: Tensor) -> None:
         """Record their weights: max over heads, then each row divided by its sum."""
@@ -273,7 +287,15 @@ def earliest_rollback(
 
 @dataclass(slots=True)
 class _SearchState:
-    """The search at a step before its tokens are chosen; `rows` and `tokens`, (beams,) each, led to it."""
+    """The search at a step before its tokens are chosen.
+
+    Attributes:
+        beams: The beams.
+        sums: S of each beam.
+        memory: Memory of the beams before their last token was read.
+        rows: Row that each beam continued, (beams,).
+        tokens: Token that it chose then, (beams,).
+    """
 
     beams: Beams
     sums: Tensor
@@ -283,9 +305,9 @@ class _SearchState:
 
 
 def _search(options: Opera, watch: Watch, decoding: Decoding) -> Tensor:
-    """Search for the answers to each prompt, one prompt after the other (`Session.search`)."""
+    """Search for the answers to all prompts (`Session.search`)."""
     prompts = range(len(decoding.prepared.input_ids))
-    return run_searches(decoding, (Retrospection(options, watch, decoding, prompt) for prompt in prompts))
+    return run_searches(decoding, [Retrospection(options, watch, decoding, prompt) for prompt in prompts])
 
 
 class Retrospection(PromptSearch):
@@ -305,15 +327,13 @@ class Retrospection(PromptSearch):
         """
         super().__init__(decoding, prompt)
         self._options, self._watch = options, watch
-        prepared, config, device = decoding.prepared, decoding.job.config, self.device
-        self._from = torch.full((config.num_beams,), prompt, device=device)
-        self._rows = decoding.rows.taken(self._from[:1])  # at first all beams are equal
+        prepared, config = decoding.prepared, decoding.job.config
         self.beams = Beams(prepared, config, decoding.job.session.prompt_lengths, prompt)
-        self._sums, self._memory = torch.zeros(1, 0, device=device), Memory()
+        self._sums, self._memory = torch.zeros(1, 0, device=self.device), Memory()
         self._longest = prepared.config.max_length - prepared.length
         self._can_roll_back = options.threshold + EARLY < self._longest  # else no location can reach the threshold
         has_penalty = options.penalty_weights > 0 and options.num_attn_candidates > 1
-        self._reads_candidates = self._can_roll_back or has_penalty
+        watch.on = self._reads_candidates = self._can_roll_back or has_penalty
         self._states: dict[int, _SearchState] = {}
         self._history: list[list[int]] = []
         self.tries: dict[int, int] = {}
@@ -322,49 +342,44 @@ class Retrospection(PromptSearch):
         if self._reads_candidates and not decoding.rows.splittable:
             raise CompositionError("this model's cache does not let tokens be tried side by side; use another strategy")
 
-    def run(self) -> list[Tensor]:
+    def run(self) -> Steps:
         """Return the best answers, best first, (length,) each."""
+        self._rows = yield self.resume([()])  # at first all beams are equal
         while True:
-            self._memory = self._rows.memory.copy()
-            logits = self._rows.scores()
+            logits, kept = self._rows.scores(), None
             candidates = logits.topk(min(self._options.num_attn_candidates, logits.shape[1])).indices
-            if not self._reads_candidates:
-                logprobs, kept = (
-                    apply_penalty(logits, candidates, torch.zeros_like(candidates, dtype=logits.dtype)),
-                    None,
-                )
-            else:
-                penalty = self._read_candidates(logits, candidates)
+            penalty = torch.zeros_like(candidates, dtype=logits.dtype)
+            if self._reads_candidates:
+                yield Split(self._rows, candidates)
+                penalty = self._judge(logits, candidates)
                 kept = find_rollback(self._history, self.tries, self._options) if self._can_roll_back else None
-                logprobs = apply_penalty(logits, candidates, penalty) if kept is None else self._roll_back(kept)
-            parents = self.beams.advance(logprobs.expand(len(self._from), -1))
+            if kept is None:
+                logprobs = apply_penalty(logits, candidates, penalty)
+            else:
+                logprobs = yield from self._roll_back(kept)
+                candidates = None
+            parents = self.beams.advance(logprobs.expand(self.beams.scores.shape[1], -1))
             if parents is None:
                 return self._finished()
-            self._feed(
-                parents.clamp(max=len(logits) - 1), candidates if self._reads_candidates and kept is None else None
-            )
+            yield from self._feed(parents.clamp(max=len(logprobs) - 1), candidates)
             self._settle()
 
-    def _read_candidates(self, logits: Tensor, candidates: Tensor) -> Tensor:
-        """Read the candidates in one pass; vote, save the step, and return their penalties, (rows, candidates)."""
-        self._watch.on = True
-        self._rows.split(candidates)
-        self._watch.on = False
-        self._candidate_sums = add_rows(
-            self._sums, self._watch.answer.to(self._sums.device), self._options.scale_factor
-        )
-        penalty, locations = rate_candidates(self._candidate_sums, self._watch.image, half=self._options.compat_fp16)
+    def _judge(self, logits: Tensor, candidates: Tensor) -> Tensor:
+        """Vote after candidates were read, and save the step; return their penalties, (rows, candidates)."""
+        image, answer = (self._rows.own(part).to(logits.device) for part in (self._watch.image, self._watch.answer))
+        self._candidate_sums = add_rows(self._sums, answer, self._options.scale_factor)
+        penalty, locations = rate_candidates(self._candidate_sums, image, half=self._options.compat_fp16)
         weight = self._options.penalty_weights
         penalty = weight * penalty if weight > 0 else torch.zeros_like(penalty)
         if self._can_roll_back:
             possible = logits.gather(1, candidates) > -torch.inf  # a contrast may rule out candidates
             voting = [row[mask].tolist() for row, mask in zip(locations, possible, strict=True)]
-            step, voted = len(self._history), vote(voting)
-            self._history.append(voted if len(voted) == len(self._from) else voted * len(self._from))
+            step, voted, beams = len(self._history), vote(voting), self.beams.scores.shape[1]
+            self._history.append(voted if len(voted) == beams else voted * beams)
             self._states[step] = _SearchState(self.beams.copy(), self._sums, self._memory, *self._latest)
         return penalty
 
-    def _roll_back(self, kept: int) -> Tensor:
+    def _roll_back(self, kept: int) -> Steps:
         """Go back to the step with `kept` answer tokens; return its log-probabilities, (beams, vocabulary)."""
         state, following = self._states[kept], self._states[kept + 1]
         self.out.setdefault(kept, set()).update(zip(following.rows, following.tokens, strict=True))
@@ -374,33 +389,38 @@ class Retrospection(PromptSearch):
         for later in range(kept + 1, len(self._history)):
             self._states.pop(later, None)
         del self._history[kept + 1 :]
-        self.beams, self._sums = state.beams.copy(pools=not compat), state.sums
-        self._rows = self.decoding.rows.taken(self._from)
-        self._rows.reread(self.beams.said[0], state.memory)
+        self.beams, self._sums, self._memory = state.beams.copy(pools=not compat), state.sums, state.memory
+        yield from self._read_anew()
         logits = self._rows.scores()
         rows, tokens = torch.tensor(sorted(self.out[kept]), device=logits.device).unbind(dim=1)
         return rule_out(logits, rows, tokens)
 
-    def _feed(self, parents: Tensor, candidates: Tensor | None) -> None:
+    def _feed(self, parents: Tensor, candidates: Tensor | None) -> Steps:
         """Continue with the chosen tokens; those among the candidates were read already."""
         tokens = self.beams.said[0, :, -1]
         self._latest = parents.tolist(), tokens.tolist()
-        matches = None if candidates is None else candidates[parents] == tokens[:, None]
-        if matches is not None and matches.any(dim=1).all():
+        self._memory = self._rows.memory.select(parents, self._rows.size)
+        if not self._reads_candidates:
+            yield Feed(self._rows, tokens, parents)
+            return
+        matches = torch.zeros_like(tokens)[:, None] if candidates is None else candidates[parents] == tokens[:, None]
+        if matches.any(dim=1).all():
             chosen = matches.int().argmax(dim=1)
-            self._rows.keep(parents, chosen, differing=self.beams.said.shape[2] - 1)
+            yield Keep(self._rows, parents, chosen, differing=self.beams.said.shape[2] - 1)
             self._sums = self._candidate_sums[parents, chosen]
             return
         if candidates is None:
-            self._rows.select(parents)
+            yield Feed(self._rows, tokens, parents)
         else:
-            self._rows.keep(parents, None, differing=self.beams.said.shape[2] - 1)
-        self._watch.on = self._reads_candidates
-        self._rows.step(tokens)
-        self._watch.on = False
-        if self._reads_candidates:
-            answer = self._watch.answer.to(self._sums.device)
-            self._sums = add_rows(self._sums[parents], answer, self._options.scale_factor)[:, 0]
+            yield from self._read_anew()
+        answer = self._rows.own(self._watch.answer).to(self._sums.device)
+        self._sums = add_rows(self._sums[parents], answer, self._options.scale_factor)[:, 0]
+
+    def _read_anew(self) -> Steps:
+        """Read the texts of all beams, from the end of the prompt."""
+        said = self.beams.said[0].tolist()
+        memories = [self._memory.select(torch.tensor([beam]), len(said)) for beam in range(len(said))]
+        self._rows = yield self.resume(said, memories)
 
     def _settle(self) -> None:
         """Stream the tokens that no later step can take back."""

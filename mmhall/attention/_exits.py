@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -53,10 +54,6 @@ class Exits:
         """
         self._exits, self._layers, self._read_out = exits, layers, read_out
 
-    def __contains__(self, exit_: Exit) -> bool:
-        """Whether an exit is one of these."""
-        return exit_ in self._exits
-
     @contextmanager
     def read(
         self, rows: slice, count: int = 1, *, prompt: bool = False, others: Sequence[tuple[Exits, slice]] = ()
@@ -69,11 +66,12 @@ class Exits:
             prompt: Whether the pass reads a whole prompt.
             others: Exits of the same model to read in other rows.
         """
-        wanted = [(each, at) for exits, at in ((self, rows), *others) for each in exits._exits]
-        reader = ExitReader([pair for pair in wanted if pair[0].positions is None or prompt], count)
+        wanted = [(exits._exits, at) for exits, at in ((self, rows), *others)]
+        wanted = [([each for each in exits if each.positions is None or prompt], at) for exits, at in wanted]
+        reader = ExitReader(wanted, count)
         token, hooks = current_exits.set(reader), []
         try:
-            for each, at in reader.exits:
+            for each, at in reader.places:
                 take = partial(reader.take, each, at, self._read_out.norm if each.norm else None)
                 if each.layer < 0:
                     hooks.append(self._layers[0].register_forward_pre_hook(take, with_kwargs=True))
@@ -93,13 +91,19 @@ class ExitReader:
     Other threads may call the hooked modules, too: the hooks act only in the context of this reader.
 
     Attributes:
-        exits: The exits to read, each with its rows.
+        places: Each exit to read with its rows.
     """
 
-    def __init__(self, exits: Sequence[tuple[Exit, slice]], count: int) -> None:
-        """Start without states; arguments as in `Exits.read`."""
-        self.exits, self._count = exits, count
-        self._states: dict[Exit, Tensor] = {}  # (rows, tokens, hidden size), after the layer has run
+    def __init__(self, exits: Sequence[tuple[Sequence[Exit], slice]], count: int) -> None:
+        """Start without states.
+
+        Args:
+            exits: Exits and the rows in which they are read; some may be read in several groups of rows.
+            count: As in `Exits.read`.
+        """
+        self.places = [(each, at) for own, at in exits for each in own]
+        self._sizes, self._count = [len(own) for own, _ in exits], count
+        self._states: dict[tuple[Exit, int], Tensor] = {}  # (rows, tokens, hidden size), by exit and first row
         self._shape = torch.Size()
 
     def take(self, exit_: Exit, at: slice, norm: nn.Module | None, layer: nn.Module, args: Any, *rest: Any) -> None:
@@ -112,7 +116,7 @@ class ExitReader:
         if exit_.through is not None:
             with suspended():
                 rows = exit_.through(rows)
-        self._states[exit_] = rows if norm is None else norm(rows)
+        self._states[exit_, at.start or 0] = rows if norm is None else norm(rows)
 
     def append(self, head: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         """Append the rows of the exits to the input of the head, as one list of rows.
@@ -122,7 +126,7 @@ class ExitReader:
         """
         if current_exits.get() is not self:
             return None
-        missing = next((each.layer for each, _ in self.exits if each not in self._states), None)
+        missing = next((each.layer for each, at in self.places if (each, at.start or 0) not in self._states), None)
         if missing is not None:
             raise ModelError(
                 f"layer {missing} was not passed, so it has no output: prompts without a picture skip layers that "
@@ -130,26 +134,28 @@ class ExitReader:
             )
         states = args[0]
         self._shape, size = states.shape[:-1], states.shape[-1]
-        parts = (states, *self._states.values())
+        parts = (states, *self._parts())
         flat = torch.cat([part.to(states).reshape(1, -1, size) for part in parts], dim=1)
         return (flat, *args[1:])
 
-    def split(self, logits: Tensor) -> tuple[Tensor, dict[Exit, Tensor]]:
+    def split(self, logits: Tensor) -> tuple[Tensor, list[dict[Exit, Tensor]]]:
         """Split the logits of a pass into those of the last layer and those of the exits.
 
         Args:
             logits: Output of the model, (1, all rows, V).
 
         Returns:
-            Logits of the last layer, (batch, tokens, V); logits of each exit, (rows, tokens, V) float32.
+            Logits of the last layer, (batch, tokens, V); for each group of rows those of its exits, (rows, tokens, V)
+            float32.
         """
-        sizes = [self._shape.numel(), *(part.shape[0] * part.shape[1] for part in self._states.values())]
-        main, *parts = logits[0].split(sizes)
-        early = {
-            each: part.view(*states.shape[:2], -1).float()
-            for (each, states), part in zip(self._states.items(), parts, strict=True)
-        }
-        return main.view(*self._shape, -1), early
+        states = self._parts()
+        main, *parts = logits[0].split([self._shape.numel(), *(part.shape[0] * part.shape[1] for part in states)])
+        read = zip(self.places, states, parts, strict=True)
+        early = iter((each, part.view(*state.shape[:2], -1).float()) for (each, _), state, part in read)
+        return main.view(*self._shape, -1), [dict(islice(early, size)) for size in self._sizes]
+
+    def _parts(self) -> list[Tensor]:
+        return [self._states[each, at.start or 0] for each, at in self.places]
 
 
 def _select(exit_: Exit, positions: Tensor, states: Tensor) -> Tensor:

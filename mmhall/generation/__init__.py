@@ -57,6 +57,14 @@ if TYPE_CHECKING:
         run as run,
     )
     from mmhall.generation._sampling import Answers as Answers
+    from mmhall.generation._search_rows import (
+        Ask as Ask,
+        Feed as Feed,
+        Keep as Keep,
+        SearchRows as SearchRows,
+        Split as Split,
+        Steps as Steps,
+    )
     from mmhall.generation._settings import (
         Settings as Settings,
         check_seeds as check_seeds,
@@ -84,6 +92,7 @@ else:
             "_requests": "Images Prompt fill_pictures make_request make_requests",
             "_run": "answer_first decode end_ids first_token_scores forced_logprobs plan_batch run",
             "_sampling": "Answers",
+            "_search_rows": "Ask Feed Keep SearchRows Split Steps",
             "_settings": "Settings check_seeds make_settings",
             "_shared_prefix": "why_not_shared",
             "_state": "DecodeState prefill",

@@ -134,6 +134,11 @@ class DecodeBatch:
         return getattr(self._combine, "whole", False) or any(op.whole for plan in self._plans() for op in plan.ops)
 
     @property
+    def edited(self) -> bool:
+        """Whether an op acts on these rows."""
+        return any(plan.ops for plan in self._plans())
+
+    @property
     def splittable(self) -> bool:
         """Whether the caches support `split`."""
         return all(caches.can_split(state.cache) for state, _ in self.parts)
@@ -204,6 +209,13 @@ class DecodeBatch:
         owners = torch.arange(size, device=rows.device) if self._owners is None else self._owners
         self._owners = owners[rows]
         self.memory = self.memory.select(rows, size)
+
+    def adopt(self, others: Sequence[DecodeBatch]) -> None:
+        """Take over the owners and the memory of batches whose rows now follow these."""
+        owners = [batch._owners for batch in (self, *others)]
+        assert all(part is not None for part in owners), "rows that were not picked belong to no prompt of a search"
+        self._owners = torch.cat([part for part in owners if part is not None])
+        self.memory = Memory.join([batch.memory for batch in (self, *others)])
 
     def _plans(self) -> list[Plan]:
         return [block.plan for _, group in self.parts for block in group.blocks if block.plan is not None]

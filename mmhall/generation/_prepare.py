@@ -66,7 +66,10 @@ class PreparedBatch:
         return pad if pad is not None else next(iter(self.ends), None)
 
     def read(self, exits: Exits | None = None) -> tuple[Tensor, dict[Exit, Tensor]]:
-        """Run the model over the prompts, and read exits in all rows; result as in `forward`.
+        """Run the model over the prompts, and read exits in all rows.
+
+        Returns:
+            Logits, and those of each exit, as in `forward`.
 
         Raises:
             PromptError: There are more or fewer pictures than placeholders.
@@ -74,7 +77,8 @@ class PreparedBatch:
         inputs = first_inputs(self.model, self.input_ids, self.kwargs, self.cache)
         try:
             rows = slice(0, len(self.input_ids))
-            return forward(self.model, inputs, [] if exits is None else [(exits, rows)], 1, prompt=True)
+            logits, early = forward(self.model, inputs, [] if exits is None else [(exits, rows)], 1, prompt=True)
+            return logits, early[0] if early else {}
         except ValueError as error:
             if not is_about_pictures(error):
                 raise
@@ -108,6 +112,8 @@ class PreparedBatch:
     def processed_alone(self, prompt: int, ids: Tensor, scores: Tensor) -> Tensor:
         """Apply the processors to next-token scores of rows that all belong to one prompt, by its 0-based index."""
         prompts, rows = len(self.input_ids), len(ids)
+        if self.by_row:
+            return self.processed(ids, scores, torch.full((rows,), prompt, device=ids.device))
         return self.processed(ids.repeat(prompts, 1), scores.repeat(prompts, 1))[prompt * rows : (prompt + 1) * rows]
 
 
@@ -153,7 +159,7 @@ def forward(
     count: int,
     *,
     prompt: bool = False,
-) -> tuple[Tensor, dict[Exit, Tensor]]:
+) -> tuple[Tensor, list[dict[Exit, Tensor]]]:
     """Run a model once, and read exits.
 
     Args:
@@ -164,10 +170,10 @@ def forward(
         prompt: Whether the pass reads a whole prompt.
 
     Returns:
-        Logits, (batch, tokens, V), and those of each exit, (rows, tokens, V) float32.
+        Logits, (batch, tokens, V), and those of each exit for each of `exits`, (rows, tokens, V) float32.
     """
     if not exits:
-        return model(**inputs, return_dict=True).logits, {}
+        return model(**inputs, return_dict=True).logits, []
     (first, rows), *others = exits
     with first.read(rows, count, prompt=prompt, others=others) as read:
         return read.split(model(**inputs, return_dict=True).logits)

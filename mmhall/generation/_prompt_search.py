@@ -1,18 +1,19 @@
-"""The base of strategies' own searches: prompt by prompt, streaming the tokens that are settled."""
+"""The base of strategies' own searches: each for one prompt, streaming the tokens that are settled."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 
 import torch
 from torch import Tensor
 
 from mmhall.attention import Memory
 from mmhall.generation._beams import pad_answers
-from mmhall.generation._branches import DecodeBatch
 from mmhall.generation._job import Decoding
 from mmhall.generation._sampling import Answers
+from mmhall.generation._scheduling import Scheduler
+from mmhall.generation._search_rows import Resume, Steps
 
 
 class PromptSearch(ABC):
@@ -31,25 +32,23 @@ class PromptSearch(ABC):
         self._streamed = 0
 
     @abstractmethod
-    def run(self) -> list[Tensor]:
-        """Return `count` answers, best first, (length,) each."""
+    def run(self) -> Steps | list[Tensor]:
+        """Search, as a generator of requests that returns `count` answers, best first, (length,) each.
 
-    def resume(self, texts: Sequence[Sequence[int]], memories: Sequence[Memory]) -> DecodeBatch:
-        """Read partial answers of equal length, and return rows at their ends, one for each.
+        A request is `resume(...)`, a `Feed`, a `Split` or a `Keep` of the rows that it returns, an `Ask`, or a list of
+        generators that run side by side. A search that makes its passes itself, with rows of its own such as
+        `decoding.rows.taken`, need not be a generator: it runs before those that are.
+        """
+
+    def resume(self, texts: Sequence[Sequence[int]], memories: Sequence[Memory] | None = None) -> Resume:
+        """Request to read partial answers of equal length; the result are rows at their ends, one for each.
 
         Args:
             texts: Tokens of each.
-            memories: Memory of each text's row before its last token was read, `DecodeBatch.memory`.
+            memories: Memory of each text's row before its last token was read, `SearchRows.memory`; None: nothing was
+                stored, as before the first token.
         """
-        rows = self.decoding.rows.taken(torch.full((len(texts),), self.prompt, device=self.device))
-        said = torch.tensor([list(text) for text in texts], dtype=torch.long, device=self.device)
-        memory = Memory.join(memories)
-        if said.shape[1]:
-            last = 1 if rows.one_by_one or list(memory) else 0
-            rows.reread(said[:, : said.shape[1] - last], memory)
-            if last:
-                rows.step(said[:, -1])
-        return rows
+        return Resume(self.prompt, texts, [Memory()] * len(texts) if memories is None else memories)
 
     def tell(self, settled: Sequence[int]) -> None:
         """Stream the tokens that all possible answers begin with, without those streamed before."""
@@ -73,5 +72,20 @@ def greedy_search(decoding: Decoding) -> Tensor:
 
 
 def run_searches(decoding: Decoding, searches: Iterable[PromptSearch]) -> Tensor:
-    """Search for the answers to each prompt, one prompt after the other; the result of a `Session.search`."""
-    return pad_answers([answer for search in searches for answer in search.run()], decoding.prepared)
+    """Search for the answers to all prompts together; the result of a `Session.search`.
+
+    One prompt after the other is searched where the answers are streamed, or where something needs every row of a batch
+    in each pass (`Op.whole`).
+    """
+    rows = decoding.rows
+    if rows.whole or decoding.job.streamer is not None:
+        found = [Scheduler(rows).run([_steps(search)])[0] for search in searches]
+    else:
+        found = Scheduler(rows).run([_steps(search) for search in searches])
+    return pad_answers([answer for answers in found for answer in answers], decoding.prepared)
+
+
+def _steps(search: PromptSearch) -> Steps:
+    """Run a search as a generator."""
+    found = search.run()
+    return (yield from found) if isinstance(found, Generator) else found

@@ -167,6 +167,19 @@ class DecodeState:
         ]
         return torch.cat(parts)
 
+    def merge(self) -> Group:
+        """Make one group of all groups, whose rows follow the same plans at the same length, and return it."""
+        first, sizes = self.groups[0], [group.size for group in self.groups]
+        blocks = first.blocks
+        if len(blocks) > 1:
+            parts = torch.arange(len(self.ids), device=self.ids.device).split([group.rows for group in self.groups])
+            order = torch.cat([part.view(len(blocks), -1) for part in parts], dim=1).flatten()
+            self.cache.reorder_cache(order)
+            self._pick(order, [torch.arange(size) for size in sizes])
+        early = {key: torch.cat([group.early[key] for group in self.groups]) for key in first.early}
+        self.groups = [Group(blocks, sum(sizes), first.exits, early)]
+        return self.groups[0]
+
     def _index(self, choices: Sequence[Tensor]) -> Tensor:
         """Return the rows of all groups that go on, 0-based, from the main rows of each."""
         parts, first = [], 0
@@ -188,9 +201,9 @@ class DecodeState:
             first = self.place(group).start
             exits += [] if group.exits is None else [(group.exits, slice(first, first + group.size))]
         logits, early = forward(self.model, inputs, exits, count)
+        own = iter(early)
         for group in self.groups:
-            own = group.exits
-            group.early = {} if own is None else {key: part for key, part in early.items() if key in own}
+            group.early = {} if group.exits is None else next(own)
         return logits
 
     def _drop_position(self) -> None:

@@ -36,6 +36,20 @@ def join_batches(batches: Sequence[DecodeBatch]) -> bool:
     return True
 
 
+def merge_batches(batches: Sequence[DecodeBatch]) -> bool:
+    """Add the rows of batches with the same plans, at the same length, to the first batch, in order, if possible.
+
+    The others cannot be used any more. Return whether it is possible, as in `join_batches`.
+    """
+    if not join_batches(batches):
+        return False
+    first = batches[0]
+    ((state, _),) = first.parts
+    first.parts = [(state, state.merge())]
+    first.adopt(batches[1:])
+    return True
+
+
 def step_together(batches: Sequence[DecodeBatch], tokens: Sequence[Tensor]) -> None:
     """Feed each main row and its branches the next token, (N,) for each batch."""
     for state, groups in _shared(batches):

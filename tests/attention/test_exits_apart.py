@@ -24,7 +24,7 @@ def test_the_embeddings_are_what_enters_the_first_layer(name):
     one = Exit(-1, norm=False)
     with torch.no_grad():
         with adapter.exits([one]).read(slice(2)) as read:
-            main, early = read.split(adapter.model(**inputs).logits)
+            main, (early,) = read.split(adapter.model(**inputs).logits)
         noted.remove()
         instead = adapter.model.get_output_embeddings().register_forward_pre_hook(lambda *call: (entered[0],))
         wanted = adapter.model(**inputs).logits
@@ -43,7 +43,7 @@ def test_the_pass_of_another_thread_is_left_alone():
         for key, inputs in (("here", here), ("there", there)):
             wanted[key] = adapter.model(**inputs).logits
         with adapter.exits([one]).read(slice(1)) as read:
-            _, early = read.split(adapter.model(**here).logits)
+            _, (early,) = read.split(adapter.model(**here).logits)
 
     def work():
         with torch.no_grad():
@@ -58,7 +58,7 @@ def test_the_pass_of_another_thread_is_left_alone():
     hook = adapter.layers[2].register_forward_hook(interrupt)
     try:
         with torch.no_grad(), adapter.exits([one]).read(slice(1)) as read:
-            got["here"], again = read.split(adapter.model(**here).logits)
+            got["here"], (again,) = read.split(adapter.model(**here).logits)
     finally:
         hook.remove()
     for key, logits in wanted.items():

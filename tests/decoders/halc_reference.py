@@ -10,11 +10,7 @@ from itertools import combinations
 
 from mmhall.adapters._base import Request
 from mmhall.clip import load_clip
-from mmhall.decoders.halc import (
-    CENTRE,
-    ObjectBoxes,
-    random_box,
-)
+from mmhall.decoders._nouns import CENTRE, ObjectBoxes, random_box
 from mmhall.detection import load_detector
 from mmhall.objects.plurals import plural
 from mmhall.strategies import Session

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 
 import pytest
@@ -15,8 +15,9 @@ import mmhall
 from mmhall.adapters import adapter_for
 from mmhall.adapters._base import Request
 from mmhall.clip import has_word, load_clip
-from mmhall.decoders.cgd import CGD, Guided, Text, keep_top_k, sentence_seed
+from mmhall.decoders.cgd import CGD, Guided, Text, embed_sentences, keep_top_k, sentence_seed
 from mmhall.errors import CompositionError, OptionError
+from mmhall.generation import run_searches
 from mmhall.generation._settings import Settings
 from mmhall.options import parse
 from mmhall.strategies import Session, strategy
@@ -131,10 +132,9 @@ def searches(adapter, requests, spec, **settings):
         session = method.prepare(adapter, inputs)
         decoding, _ = opened(adapter, inputs, session, config)
         options, tokenizer, clip, looks = session.search.args
-        found = []
-        for prompt, look in enumerate(looks):
-            found.append(Guided(options, tokenizer, clip, look, decoding, prompt))
-            found[-1].run()
+        embed = partial(embed_sentences, clip)
+        found = [Guided(options, tokenizer, embed, look, decoding, prompt) for prompt, look in enumerate(looks)]
+        run_searches(decoding, found)
     return found
 
 

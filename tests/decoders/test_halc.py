@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from itertools import chain, product
 from typing import ClassVar
 
@@ -16,17 +16,12 @@ from transformers.generation import BaseStreamer
 import mmhall
 from mmhall.adapters import adapter_for
 from mmhall.adapters._base import Request
-from mmhall.decoders.halc import (
-    CENTRE,
-    FocalContrast,
-    ObjectBoxes,
-    contrast_pairs,
-    fields_of_view,
-    propose_tokens,
-    random_box,
-)
+from mmhall.decoders._nouns import CENTRE, ObjectBoxes, random_box
+from mmhall.decoders.cgd import embed_sentences
+from mmhall.decoders.halc import FocalContrast, contrast_pairs, fields_of_view, propose_tokens, read_views
 from mmhall.detection import Box, crop, load_detector
 from mmhall.errors import CompositionError, GenerationError, OptionError
+from mmhall.generation import run_searches
 from mmhall.generation._settings import Settings
 from mmhall.lvlm import LVLM
 from mmhall.strategies import CONTRAST, SEARCH, Composed, Session, Strategy, strategy
@@ -88,15 +83,15 @@ def searches(adapter, requests, spec, *, instead=None, **settings):
     """
     inputs = adapter.inputs(requests)
     config = Settings(max_new_tokens=LENGTH, **settings).resolved(adapter.generator, strategy(spec).beams)
-    found = []
     with torch.inference_mode():
         session = strategy(spec).fitted(adapter).prepare(adapter, inputs)
         decoding, _ = opened(adapter, inputs, session, config)
-        for prompt in range(len(requests)):
-            own = session.search
-            search = Recording(own.options, instead or own.detector, own.clip, decoding, prompt)
-            found.append((search, [tuple(answer.tolist()) for answer in search.run()]))
-    return found
+        own = session.search
+        given = own.options, instead or own.detector, own.clip, decoding
+        functions = partial(read_views, decoding), partial(embed_sentences, own.clip)
+        found = [Recording(*given, prompt, *functions) for prompt in range(len(requests))]
+        run_searches(decoding, found)
+    return [(search, search.answers) for search in found]
 
 
 class Recording(FocalContrast):
@@ -106,9 +101,15 @@ class Recording(FocalContrast):
         super().__init__(*given)
         self.views = []
 
-    def _read_views(self, text, noun):
-        self.views.append(super()._read_views(text, noun))
-        return self.views[-1]
+    def run(self):
+        found = yield from super().run()
+        self.answers = [tuple(answer.tolist()) for answer in found]
+        return found
+
+    def _ends(self, text, scores):
+        said = self._with_prompt([text.said[:-1]] * len(scores))
+        self.views.append(self._processed(said, scores).log_softmax(dim=-1))
+        return super()._ends(text, scores)
 
 
 @pytest.mark.parametrize(("name", "variant"), in_turn(tuple(REPRESENTATIVES), tuple(VARIANTS)))

@@ -14,6 +14,7 @@ import mmhall
 from mmhall.adapters._base import Request
 from mmhall.decoders.opera import Opera, Retrospection, find_rollback, rule_out
 from mmhall.errors import CompositionError, OptionError
+from mmhall.generation import run_searches
 from mmhall.generation._settings import Settings
 from mmhall.lvlm import LVLM
 from tests.attention.reference import Eager
@@ -43,7 +44,7 @@ def searched(
         session = replace(own, **given)
         decoding, _ = opened(adapter, inputs, session, config, extra)
         search = kind(options, own.ops[0], decoding, 0)
-        search.run()
+        run_searches(decoding, [search])
     return search
 
 
@@ -405,7 +406,7 @@ def test_contrasts_never_bring_back_what_was_ruled_out(contrast):
 
     class Told(Retrospection):
         def _roll_back(self, kept):
-            told = super()._roll_back(kept)
+            told = yield from super()._roll_back(kept)
             seen.extend(float(told[row, token]) for row, token in self.out[kept])
             return told
 

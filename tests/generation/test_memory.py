@@ -16,6 +16,7 @@ from mmhall.adapters._base import Adapter, Inputs, Request
 from mmhall.attention import Op
 from mmhall.decoders.opera import Opera, Retrospection, Watch
 from mmhall.errors import CompositionError
+from mmhall.generation import run_searches
 from mmhall.generation._settings import Settings
 from mmhall.lvlm import LVLM
 from mmhall.strategies import Branch, Composed, Session, Strategy, strategy
@@ -191,7 +192,7 @@ def test_opera_goes_back_to_what_was_remembered_there(kind, processor):
         decoding, _ = opened(adapter, inputs, session, config, [pull])
         (watch,) = (op for op in session.ops if isinstance(op, Watch))
         search = Retrospection(options, watch, decoding, 0)
-        search.run()
+        run_searches(decoding, [search])
     reference = Kept(adapter, model.eager, inputs, options, 2, longest, edits={"scores": pull.edit})
     reference.diary = Diary(model, REQUESTS[0], kind, scores=pull.edit)
     wanted = reference.run()

@@ -77,7 +77,7 @@ def built(name: str) -> tuple[PreTrainedModel, ProcessorMixin]:
     """Build a model that never says a special token: a placeholder in an answer could not be read anew."""
     with torch.inference_mode(False):  # else other tests could not use the weights outside that mode
         model, processor = ZOO[name]()
-    special = torch.tensor(list(processor.tokenizer.added_tokens_decoder))
+        special = torch.tensor(list(processor.tokenizer.added_tokens_decoder))
     model.get_output_embeddings().register_forward_hook(lambda *call: call[2].index_fill(-1, special, -1e4))
     return model, processor
 

@@ -175,7 +175,7 @@ class DecodeState:
             parts = torch.arange(len(self.ids), device=self.ids.device).split([group.rows for group in self.groups])
             order = torch.cat([part.view(len(blocks), -1) for part in parts], dim=1).flatten()
             self.cache.reorder_cache(order)
-            self._pick(order, [torch.arange(size) for size in sizes])
+            self.pick(order, [torch.arange(size) for size in sizes])
         early = {key: torch.cat([group.early[key] for group in self.groups]) for key in first.early}
         self.groups = [Group(blocks, sum(sizes), first.exits, early)]
         return self.groups[0]

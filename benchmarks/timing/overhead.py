@@ -2,7 +2,8 @@
 
 The embedded model answers POPE and CHAIR on drawn scenes, once through the runner (batches, leases, commits,
 progress) and once by bare `generate_batch` calls on the same batches, in turns. It gives two figures: the ratio of
-both times, which has the noise of two runs, and the time outside `generate_batch` within the runner's own run.
+both times, which has the noise of two runs, and the time outside the model (reading prompts and pictures, generation)
+within the runner's own run.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import mmhall
+from mmhall.adapters import Adapter, Batch, Request
 from mmhall.answers import Answer
 from mmhall.benchmarks.base import Source
 from mmhall.benchmarks.run.runner import answer, batches
@@ -48,21 +50,42 @@ class Overhead:
 
 
 class TimedModel:
-    """A model that measures its time of generation."""
+    """A model that measures its time of generation, and of reading prompts and pictures before it."""
 
     def __init__(self, lvlm: LVLM) -> None:
         self._lvlm, self.seconds = lvlm, 0.0
+        self.adapter = TimedAdapter(lvlm.adapter, self.clocked)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._lvlm, name)
 
-    def generate_batch(self, *arguments: Any, **settings: Any) -> list[Answer]:
-        """Generate like the model, and add the time."""
+    def clocked(self, call: Callable[..., Any], *arguments: Any, **settings: Any) -> Any:
+        """Call something, and add the time."""
         began = time.perf_counter()
         try:
-            return self._lvlm.generate_batch(*arguments, **settings)
+            return call(*arguments, **settings)
         finally:
             self.seconds += time.perf_counter() - began
+
+    def generate_batch(self, *arguments: Any, **settings: Any) -> list[Answer]:
+        """Generate like the model, and add the time."""
+        answers: list[Answer] = self.clocked(self._lvlm.generate_batch, *arguments, **settings)
+        return answers
+
+
+class TimedAdapter:
+    """An adapter that measures the time in which it reads prompts and pictures."""
+
+    def __init__(self, adapter: Adapter, clocked: Callable[..., Any]) -> None:
+        self._adapter, self._clocked = adapter, clocked
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._adapter, name)
+
+    def inputs(self, requests: Sequence[Request]) -> Batch:
+        """Read requests like the adapter, and add the time."""
+        batch: Batch = self._clocked(self._adapter.inputs, requests)
+        return batch
 
 
 def measure(

@@ -24,6 +24,7 @@ from mmhall.benchmarks.run.runs import start
 from mmhall.benchmarks.scenes import write_scenes
 from mmhall.errors import GenerationError, MmhallError, MmhallWarning, ModelError, OptionError
 from mmhall.strategies import strategy
+from tests.benchmarks.siege import images_of
 from tests.faults.support import embedded, refused, refuses
 
 QUESTION = "Please describe this image in detail."
@@ -245,8 +246,11 @@ def no_memory(folder):
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
         return out
 
+    last = Image.open(folder / "scenes" / "000003.png").convert("RGB").tobytes()
+
     def third(requests, *arguments, **settings):
-        if not any(str(path).endswith("3.png") for path, _ in requests) or settings["max_new_tokens"] < 4:
+        read = last in map(Image.Image.tobytes, images_of(requests))
+        if not read or settings["max_new_tokens"] < 4:
             return ask(requests, *arguments, **settings)
         with logits(lvlm, out_of_memory_later):
             return ask(requests, *arguments, **settings)

@@ -150,11 +150,24 @@ class _Refilling:
         else:
             if tokens is not None:
                 yield self._complete(batch, tokens)
-            elif not self._running or join_batches([one.rows for one in (*self._running, batch)]):
-                self._running.append(batch)
             else:
-                self._joins = False
-                self._waiting.put_back(asked)
+                yield from self._join(batch)
+
+    def _join(self, batch: _Batch) -> Iterator[Answered]:
+        """Let prompts that were read join those that are answered; where that is impossible, they wait again."""
+        batches = [*self._running, batch]
+        try:
+            with torch.inference_mode():
+                joined = len(batches) == 1 or join_batches([each.rows for each in batches])
+        except (MemoryError, RuntimeError) as error:  # half joined, so that no row can be decoded on
+            self._running = []
+            yield from self._exhaust(batches, error)
+            return
+        if joined:
+            self._running = batches
+        else:
+            self._joins = False
+            self._waiting.put_back(batch.asked)
 
     def _step(self) -> Iterator[Answered]:
         """Choose the next token of each answer, and feed those that have not ended."""

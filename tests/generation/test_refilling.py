@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from mmhall import LVLM
+from mmhall._transformers import caches
 from mmhall.adapters import adapter_for
 from mmhall.attention import Op, PassCount, count_passes
 from mmhall.errors import GenerationError, ImageError, OptionError
@@ -224,6 +225,27 @@ def test_without_memory_for_all_rows_there_are_fewer(passes):
     adapter = ours("llava")
     alone, answers = (asked(adapter, ASKED, spec, rows) for spec, rows in (("greedy", 1), (Large(), 8)))
     assert [answer.token_ids for answer in answers] == [answer.token_ids for answer in alone]
+
+
+def test_without_memory_to_join_all_are_asked_again(passes, monkeypatch):
+    adapter, join, refused = ours("llava"), caches.join, []
+
+    def full(several, *places):
+        if sum(len(cache.layers[0].keys) for cache in several) > 2:
+            refused.append(several[0].layers[0].keys.zero_())  # half done
+            raise RuntimeError("CUDA out of memory")
+        return join(several, *places)
+
+    with Ends(adapter, None):
+        free = [answer.token_ids for answer in asked(adapter, ASKED, "greedy", 1)]
+    with Ends(adapter, spread(free)):
+        alone = asked(adapter, ASKED, "greedy", 1)
+        monkeypatch.setattr(caches, "join", full)
+        passes.clear()
+        answers = asked(adapter, ASKED, "greedy", ROWS)
+    assert [answer.token_ids for answer in answers] == [answer.token_ids for answer in alone]
+    assert refused
+    assert max(map(len, passes)) > 1
 
 
 def test_without_memory_for_one_row_it_is_an_error(monkeypatch):

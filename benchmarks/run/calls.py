@@ -97,7 +97,7 @@ def bench(
         del loaded
         write_shared_config(Path(out), own)
         answer_here(lvlm, run, arms, own.batch_size, progress=progress)
-        runs.append(run)
+        runs.append(run.with_digests())
     return Results(runs)
 
 

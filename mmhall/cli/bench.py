@@ -203,7 +203,7 @@ class Team:
                 job = Job(run, model, config.workers, config.gpus_per_worker)
                 with progress("answers", run.expected) as advance:
                     job.here(advance) if self.cluster is None else job.run_on_ray(self.cluster, advance)
-        return run
+        return run.with_digests()
 
     def _fit_learners(self, out: Path) -> tuple[LoadOptions, Mapping[str, str]]:
         """Fit to the model, into the run folder, what has no artifact there yet.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor
@@ -17,8 +19,10 @@ def looked(shifts: Tensor, image: Tensor, words: Tensor, layer: int = 0) -> Sali
 
     class Call:
         start, offset, key, kind, layer = 0, 0, empty, "full", 0
+        count, where = empty.shape[2], SimpleNamespace(queries=empty.shape[2])
 
     first = int(words.any(dim=0).nonzero()[0]) - 1
+    Call.each, Call.owners = staticmethod(lambda values: values), None
     gaze.see(Call(), torch.arange(first, first + probs.shape[2]), probs)
     return gaze
 

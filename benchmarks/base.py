@@ -223,6 +223,7 @@ class Metric:
 
 def series(counts: Sequence[Counts], weights: Mapping[str, float]) -> Array:
     """Return the weighted sum of counts of each item, in order, (items,)."""
+    counts = list(counts)
     keys = [id(one) for one in counts]  # an object that stands there often is summed once; see `share_equal`
     sums = {
         key: sum(weight * one[name] for name, weight in weights.items())

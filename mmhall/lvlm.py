@@ -158,9 +158,7 @@ class LVLM(AnalysisMethods, ChoiceMethods):
         """
         recipe = make_recipe(self.adapter, strategy, settings)
         sequences = recipe.settings.num_return_sequences
-        if (uncertainty or scores) and sequences > 1:
-            expected = "1 with uncertainty=True" if uncertainty else "1 with scores=True"
-            raise OptionError("generate", "num_return_sequences", sequences, expected)
+        _check_one_answer(sequences, uncertainty=uncertainty, scores=bool(scores))
         prepared = requests.requests if isinstance(requests, Batch) else make_requests(requests)
         checked_seeds = None if seeds is None else check_seeds(seeds, len(prepared))
         if not prepared:
@@ -211,7 +209,7 @@ class LVLM(AnalysisMethods, ChoiceMethods):
         """Answer any number of prompts, at most `batch_size` at a time; each answer is the same as alone.
 
         Waiting prompts are read as soon as answers have ended, so that no row waits for the longest one. Requests are
-        taken from the iterable only as they are needed; successive ones about one picture are read together.
+        taken from the iterable as they are needed, and one ahead; successive ones about one picture are read together.
 
         Args:
             requests: Pairs of picture and prompt, with and without pictures.
@@ -223,15 +221,16 @@ class LVLM(AnalysisMethods, ChoiceMethods):
             **settings: As in `generate`.
 
         Yields:
-            The 0-based number of a request, and its answer, or the error for which it has none: a picture or prompt
-            that cannot be read, scores without a token to choose, too little memory for it alone. In the order in which
-            they end.
+            The 0-based number of a request, and its answer, or the error for which it has none: no pair, a picture or
+            prompt that cannot be read, scores without a token to choose, too little memory for it alone. In the order
+            in which they end.
 
         Raises:
             OptionError: `batch_size` or a seed is out of range, or there are fewer seeds than requests.
             MmhallError: The strategy or a setting is unusable.
         """
         recipe = make_recipe(self.adapter, strategy, settings)
+        _check_one_answer(recipe.settings.num_return_sequences, scores=bool(scores))
         waiting = queue(requests, seeds, batch_size)
         answered = refill(self.adapter, recipe, waiting, batch_size, scores=scores, share=shared_prefix)
         return (pair for done in answered for pair in done.pairs())
@@ -310,3 +309,14 @@ class LVLM(AnalysisMethods, ChoiceMethods):
         """Return answers with the plain model's scores of them."""
         scores = score(self.adapter, inputs, [answer.token_ids for answer in answers])
         return [replace(answer, uncertainty=scored) for answer, scored in zip(answers, scores, strict=True)]
+
+
+def _check_one_answer(sequences: int, *, uncertainty: bool = False, scores: bool = False) -> None:
+    """Check that a request has one answer, where more is told about it.
+
+    Raises:
+        OptionError: It has several.
+    """
+    if (uncertainty or scores) and sequences > 1:
+        expected = "1 with uncertainty=True" if uncertainty else "1 with scores=True"
+        raise OptionError("generate", "num_return_sequences", sequences, expected)

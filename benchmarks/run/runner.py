@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -28,6 +28,7 @@ import torch
 
 from mmhall.adapters import Batch, Conversation
 from mmhall.answers import Answer
+from mmhall.attention import Features, reuse_features
 from mmhall.benchmarks.base import COUNTED, Benchmark, Item
 from mmhall.benchmarks.evidence.mentions import measure_mentions
 from mmhall.benchmarks.evidence.threshold import SCORE, yes_score
@@ -173,15 +174,29 @@ def answers(
 
 
 class _Inputs:
-    """The inputs of a batch of items, made once for all strategies: pictures are opened and processed once."""
+    """The inputs of a batch of items, made once for all strategies: a picture is opened, processed and encoded once."""
 
     def __init__(self, lvlm: LVLM, part: Part, items: Sequence[Item]) -> None:
         """Read the items; where one cannot be read, those that are asked are read each time, and say so."""
         self._adapter, self._part = lvlm.adapter, part
         self._places = {item.id: place for place, item in enumerate(items)}
         self._batch: Batch | None = None
-        with suppress(*ITEM_ERRORS, MemoryError, RuntimeError):
+        self._features: Features = {}
+        try:
             self._batch = lvlm.adapter.inputs(make_requests([part.request(item) for item in items]))
+        except (*ITEM_ERRORS, MemoryError, RuntimeError) as error:
+            if not isinstance(error, ITEM_ERRORS) and not is_out_of_memory(error):
+                raise
+
+    @contextmanager
+    def encoded_once(self) -> Iterator[None]:
+        """Let the vision tower encode a picture once for all strategies; without memory to keep it, anew."""
+        try:
+            with reuse_features(self._features):
+                yield
+        except (MemoryError, RuntimeError):
+            self._features.clear()
+            raise
 
     def of(self, items: Sequence[Item]) -> Batch | list[tuple[Path | None, str]]:
         """Return some of the items as `LVLM.generate_batch` takes them."""
@@ -280,7 +295,8 @@ def _generate_rows(
     searched = strategy.beams > 1 or strategy.searches
     first = int(benchmark.yes_no and not searched)  # beams and searches have no scores
     seeds = _seeds(benchmark, items)
-    written = lvlm.generate_batch(inputs.of(items), strategy, seeds=seeds, scores=first, **benchmark.settings)
+    with inputs.encoded_once():
+        written = lvlm.generate_batch(inputs.of(items), strategy, seeds=seeds, scores=first, **benchmark.settings)
     answers = reopen_thoughts(lvlm, items, written)
     asked = [(item, part.picture(item)) for item in items]
     extras = benchmark.measure(lvlm, asked, answers)

@@ -158,11 +158,11 @@ class Run:
 
     def with_digests(self) -> Run:
         """Return the run with the digests of all pictures that were asked about until now, by whichever process."""
-        parts = []
-        for part in self.parts:
-            known = stored_fingerprints(self.store, part.benchmark.name)
-            parts.append(replace(part, digests={**part.digests, **{name: one.sha256 for name, one in known.items()}}))
-        return replace(self, parts=tuple(parts))
+        return replace(self, parts=tuple(replace(part, digests=self._digests(part)) for part in self.parts))
+
+    def _digests(self, part: Part) -> dict[str, str]:
+        known = stored_fingerprints(self.store, part.benchmark.name)
+        return {**part.digests, **{name: one.sha256 for name, one in known.items()}}
 
     @property
     def setup(self) -> dict[str, Any]:
@@ -408,10 +408,10 @@ def _stored_part(
     """Store the items of a benchmark, and what is known of their pictures; return it as part of the run."""
     benchmark, material = loaded.benchmark, loaded.material
     files = note_files(material.pictures, folder)
+    store_fingerprints(store, benchmark.name, known)  # first: items of older versions hold digests, which are lost then
     count = len(material.items)
     with show_progress(f"{benchmark.name}: items stored", count, shown=shown and count >= MANY) as advance:
         store_items(store, benchmark.name, material, files, advance)
-    store_fingerprints(store, benchmark.name, known)
     return Part(benchmark, list(material.items), files, material.remarks, {p: one.sha256 for p, one in known.items()})
 
 

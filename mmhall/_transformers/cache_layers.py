@@ -40,6 +40,11 @@ class RoomyLayer(DynamicLayer):
         self._room, self.keys, self.values = (key_room, value_room), keys, values
         return keys, values
 
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Reorder rows, without holding the memory of the old ones beside the new."""
+        self._room = None, None
+        super().reorder_cache(beam_idx)
+
     def reset(self) -> None:
         """Empty the layer."""
         self._room = None, None
@@ -47,7 +52,8 @@ class RoomyLayer(DynamicLayer):
         self.is_initialized = False
 
     def __copy__(self) -> RoomyLayer:
-        """Return a copy that shares keys and values, and writes further ones elsewhere."""
+        """Return a copy that shares keys and values; both write further ones elsewhere."""
+        self._room = None, None
         copied = type(self).__new__(type(self))
         copied.__dict__.update(self.__dict__)
         copied._room = None, None

@@ -1,8 +1,11 @@
-"""What a vision tower has computed, kept for later requests about the same pictures.
+"""What a vision tower has computed, kept for further strategies that are asked about the same pictures.
 
 A tower computes the same for the same pixels. Inside `reuse_features` its forward therefore looks up the content of its
 arguments, picture by picture, and computes only pictures that it does not know; without that context it computes all.
 With ops in the tower, with gradients, under autocast and in training nothing is looked up or kept.
+
+Weights, adapters and hooks of a tower must not change between contexts that share what is kept: a run opens them for
+one batch of items.
 """
 
 from __future__ import annotations
@@ -27,61 +30,62 @@ from mmhall.attention._passes import tower_pass
 
 MOST_BYTES = 2**28
 _GRID = "grid_thw"  # the argument of towers that read all patches as one list: rows of (time, rows, columns)
-_reuse: ContextVar[bool] = ContextVar("mmhall_reuse_features", default=False)
-_KEPT: WeakKeyDictionary[nn.Module, KeptFeatures] = WeakKeyDictionary()
+_USERS: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()  # adapters of each tower
 _LOCK = threading.Lock()
+
+Features = dict[nn.Module, "KeptFeatures"]
+"""What is kept of each tower; it begins empty."""
+
+_features: ContextVar[Features | None] = ContextVar("mmhall_features", default=None)
 
 
 @contextmanager
-def reuse_features(reuse: bool = True) -> Iterator[None]:
-    """Look up and keep what vision towers compute inside this context."""
-    token = _reuse.set(reuse)
+def reuse_features(features: Features) -> Iterator[None]:
+    """Look up what vision towers compute inside this context, and keep it in `features`."""
+    token = _features.set(features)
     try:
         yield
     finally:
-        _reuse.reset(token)
+        _features.reset(token)
 
 
 def keep_features(tower: nn.Module) -> Callable[[], None]:
-    """Let a vision tower keep what it computes; return a function that undoes this, and frees what was kept.
+    """Let a vision tower look up what it computes where that is reused; return a function that undoes this.
 
-    A tower whose forward was replaced, as by accelerate for offloaded weights, keeps that forward and nothing else.
+    A tower whose forward was replaced, as by accelerate for offloaded weights, keeps that forward and looks up nothing.
     """
     with _LOCK:
-        kept, own = _KEPT.get(tower), vars(tower).get("forward")
-        if own is not None and getattr(own, "func", None) is not _encode:
+        if "forward" in vars(tower) and not _looks_up(tower):
             return lambda: None
-        if kept is None:
-            kept = _KEPT[tower] = KeptFeatures()
-            forward = partial(type(tower).forward, tower)
-            tower.forward = update_wrapper(partial(_encode, tower), forward)  # type: ignore[method-assign]
-        kept.users += 1
+        if not _looks_up(tower):
+            tower.forward = update_wrapper(partial(_encode, tower), partial(type(tower).forward, tower))  # type: ignore[method-assign]
+        _USERS[tower] = _USERS.get(tower, 0) + 1
     return partial(_release, tower)
+
+
+def _looks_up(tower: nn.Module) -> bool:
+    return getattr(vars(tower).get("forward"), "func", None) is _encode
 
 
 def _release(tower: nn.Module) -> None:
     with _LOCK:
-        _KEPT[tower].users -= 1
-        if not _KEPT[tower].users:
-            del _KEPT[tower], tower.forward
+        _USERS[tower] -= 1
+        if not _USERS[tower]:
+            del _USERS[tower]
+            if _looks_up(tower):  # whatever replaced it since stays
+                del tower.forward
 
 
 def _encode(tower: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """Call a tower, whose forward this is while it keeps what it computes; a copy of it keeps nothing."""
-    forward, kept = partial(type(tower).forward, tower), _KEPT.get(tower)
+    """Call a tower, as its forward."""
+    forward, features = partial(type(tower).forward, tower), _features.get()
     edited = tower_pass.get() is not None
-    if kept is None or not _reuse.get() or edited or tower.training or torch.is_grad_enabled():
+    if features is None or edited or tower.training or torch.is_grad_enabled():
         return forward(*args, **kwargs)
     call = TowerCall.of(args, kwargs)
     if call is None or torch.is_autocast_enabled(call.device.type):
         return forward(*args, **kwargs)
-    return kept.encode(forward, call, _weights(tower))
-
-
-def _weights(tower: nn.Module) -> bytes:
-    """Return a digest of the state of a tower's weights, which training or loading others changes."""
-    states = [(id(part), None if part.is_inference() else part._version) for part in tower.parameters()]
-    return hashlib.sha256(repr(states).encode()).digest()
+    return features.setdefault(tower, KeptFeatures()).encode(forward, call)
 
 
 @dataclass(frozen=True)
@@ -180,36 +184,30 @@ def _is_plain(value: Any) -> bool:
 
 
 class KeptFeatures:
-    """What a tower has computed for single pictures, or for several at once where it mixes them.
-
-    Attributes:
-        users: Number of adapters that use it.
-    """
+    """What a tower has computed for single pictures, or for several at once where it mixes them."""
 
     def __init__(self, most: int = MOST_BYTES) -> None:
         """Keep at most so many bytes; what was not used for longest is freed first."""
-        self.users = 0
         self._most, self._bytes, self._lock = most, 0, threading.Lock()
         self._known: OrderedDict[bytes, Any] = OrderedDict()
         self._apart: bool | None = None  # whether the tower's output has rows of each picture; None: not yet seen
 
-    def encode(self, forward: Callable[..., Any], call: TowerCall, state: bytes) -> Any:
+    def encode(self, forward: Callable[..., Any], call: TowerCall) -> Any:
         """Return what a tower computes; pictures that it knows are looked up.
 
         Args:
             forward: Its forward.
             call: Its arguments.
-            state: Digest of its weights.
         """
         if len(call.sizes) > 1 and self._apart is None:
             output = call.run(forward)
             self._apart = call.split(output) is not None
             call = call if self._apart else call.whole
-            keys = [state + picture.key for picture in call.pictures()]
+            keys = [picture.key for picture in call.pictures()]
             self._keep(zip(keys, call.split(output) or (), strict=False))
             return output
         pictures = (call.whole if self._apart is False else call).pictures()
-        keys = [state + picture.key for picture in pictures]
+        keys = [picture.key for picture in pictures]
         known = self._find(keys)
         missing = {key: picture for key, picture in zip(keys, pictures, strict=True) if key not in known}
         if missing:

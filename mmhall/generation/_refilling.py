@@ -132,6 +132,9 @@ class _Refilling:
     def _read(self, asked: list[Asked]) -> Iterator[Answered]:
         """Read prompts, and let them join; those of a search are answered at once."""
         batch, adapter = _Batch(asked), self._adapter
+        if asked[0].error is not None:
+            yield Answered(asked, error=asked[0].error)
+            return
         try:
             with _charged([batch]):
                 batch.inputs = adapter.inputs(make_requests([each.pair for each in asked]))

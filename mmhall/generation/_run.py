@@ -15,7 +15,7 @@ from transformers import StoppingCriteria
 from mmhall._transformers import caches
 from mmhall._transformers.settings import ResolvedSettings, minimal_settings
 from mmhall.adapters import Adapter, Inputs
-from mmhall.attention import Block, Frame, Memory, Op, follow_frames, reuse_features
+from mmhall.attention import Block, Frame, Memory, Op, follow_frames
 from mmhall.errors import CompositionError, OptionError
 from mmhall.generation._beams import search
 from mmhall.generation._branches import DecodeBatch
@@ -40,7 +40,7 @@ def run(job: Job) -> Tensor:
         CompositionError: The strategy's combination returns another shape.
         OptionError: A strategy that searches is combined with sampling, or scores are to be kept of a search.
     """
-    with torch.inference_mode(), reuse_features(job.share):
+    with torch.inference_mode():
         return decode(job, _plan_main(job))
 
 
@@ -51,7 +51,7 @@ def begin(job: Job) -> Answers:
         PromptError: Pictures and placeholders do not match.
         GenerationError: A first score is not finite.
     """
-    with torch.inference_mode(), reuse_features(job.share), name_in_errors(job.name):
+    with torch.inference_mode(), name_in_errors(job.name):
         main = _plan_main(job)
         return _answers(job, main, prefill_batch(job.adapter, main, job.session, job.config, share=job.share))
 

@@ -152,6 +152,7 @@ class Scheduler:
         if len(batches) > 1 and merge_batches([batch.rows for batch in batches]):
             for number, batch in enumerate(batches[1:], start=1):
                 batches[0].take_over(batch, sum(sizes[:number]))
+            self._joined = [batch for batch in self._joined if batch not in batches]
             batches = batches[:1]
         yield from ([batch] for batch in batches)
 
@@ -184,6 +185,9 @@ def _in_order(request: Feed | Split) -> bool:
 def _keep(requests: Sequence[Keep]) -> None:
     """Continue rows of one batch after candidates were read."""
     batch, differing = requests[0].rows.shared, [one.differing for one in requests]
+    places = torch.cat([one.rows.index for one in requests])
+    if not torch.equal(places, torch.arange(batch.rows.size, device=places.device)):
+        differing = [None]  # rows move up, or change places
     index = batch.pick([(one.rows, one.parents) for one in requests])
     newest = None if None in differing else max(one for one in differing if one is not None)
     batch.rows.keep(index, torch.cat([one.candidates for one in requests]), newest)

@@ -9,7 +9,7 @@ from itertools import groupby, repeat
 from pathlib import Path
 from typing import Any
 
-from mmhall.errors import OptionError
+from mmhall.errors import MmhallError, OptionError, PromptError
 from mmhall.generation._requests import Images, Prompt, check_pair
 from mmhall.generation._settings import check_seeds
 
@@ -25,12 +25,14 @@ class Asked:
         images: Its pictures.
         prompt: Its text or messages.
         seed: Seed of its draws; None: that of the settings.
+        error: Why it cannot be asked; None: it can.
     """
 
     number: int
     images: Images
     prompt: Prompt
     seed: int | None = None
+    error: MmhallError | None = None
 
     @property
     def pair(self) -> tuple[Images, Prompt]:
@@ -55,7 +57,7 @@ class Waiting:
         """
         taken: list[Asked] = []
         while group := self._next.popleft() if self._next else next(self._groups, []):
-            sole = group[0].number in self._sole
+            sole = group[0].number in self._sole or group[0].error is not None
             alike = not taken or (not sole and bool(_key(taken[0].images)) == bool(_key(group[0].images)))
             if not taken and alone and len(group) > room:
                 self._next.appendleft(group[room:])
@@ -96,8 +98,12 @@ def _numbered(requests: Iterable[tuple[Images, Prompt]], seeds: Iterable[int] | 
         seed = next(each, _NONE)
         if seed is _NONE:
             raise OptionError("generate_many", "seeds", number, f"one for each request: they end after {number}")
-        check_pair(pair)
-        yield Asked(number, *pair, seed)
+        try:
+            check_pair(pair)
+        except PromptError as error:
+            yield Asked(number, None, "", seed, error)
+        else:
+            yield Asked(number, *pair, seed)
 
 
 def _groups(prompts: Iterable[Asked], most: int) -> Iterator[list[Asked]]:

@@ -176,6 +176,22 @@ class Later(Own):
         return [torch.tensor([*said, int(rows.scores().argmax())])]
 
 
+class Catching(Own):
+    """The first reads a token in a step, the others with their text; then all choose, and step once more."""
+
+    def run(self):
+        first = self.decoding.rows.scores()[self.prompt].argmax()[None]
+        rows = yield self.resume([first.tolist() if self.number else ()])
+        if not self.number:
+            yield Feed(rows, first)
+        best = rows.scores().topk(2).indices
+        yield Split(rows, best)
+        yield Keep(rows, torch.tensor([0]), torch.tensor([1]))
+        last = rows.scores().argmax(dim=-1)
+        yield Feed(rows, last)
+        return [torch.cat([first, best[0, 1:], last, rows.scores().argmax(dim=-1)])]
+
+
 class Early(Own):
     """Makes its passes itself."""
 
@@ -250,6 +266,12 @@ def test_texts_of_different_lengths_step_in_one_pass_without_ops(spec):
     assert passes == 3 + 3 + 5 or "vhr" in spec
     for number, row in enumerate(together):
         assert row.tolist() == found(Later, spec, [number])[0][0].tolist()
+
+
+def test_a_batch_that_has_stepped_by_itself_is_merged():
+    together, _ = found(Catching, "greedy", range(3))
+    for number, row in enumerate(together):
+        assert row.tolist() == found(Catching, "greedy", [number])[0][0].tolist()
 
 
 def test_side_by_side_generators_and_calls_are_shared():

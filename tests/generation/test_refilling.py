@@ -53,8 +53,9 @@ def asked(adapter, requests, spec, rows, *, seeds=None, **settings):
     lvlm = LVLM(adapter.model, adapter.processor)
     lvlm.adapter = adapter  # with its artifacts
     pairs = [(list(request.images), request.prompt) for request in requests]
+    scores = "num_return_sequences" not in settings
     found = lvlm.generate_many(
-        pairs, spec, batch_size=rows, seeds=seeds, scores=True, **{"max_new_tokens": LENGTH, **settings}
+        pairs, spec, batch_size=rows, seeds=seeds, scores=scores, **{"max_new_tokens": LENGTH, **settings}
     )
     answers = dict(found)
     assert sorted(answers) == list(range(len(requests)))
@@ -319,3 +320,19 @@ def test_passes_and_reads_are_counted_whoever_asks():
         answers = asked_plain(adapter, REQUESTS, "greedy", 2)
     assert answers
     assert counted.passes == 0  # they are the answers' own
+
+
+def test_several_answers_have_no_scores():
+    adapter = ours("llava")
+    settings = {"num_return_sequences": 2, "do_sample": True, "scores": True}
+    with pytest.raises(OptionError, match="num_return_sequences"):
+        LVLM(adapter.model, adapter.processor).generate_many([], **settings)
+
+
+def test_what_is_no_pair_is_an_error_of_its_own():
+    lvlm = LVLM(ours("llava").model, ours("llava").processor)
+    pairs = [(request.images[0], request.prompt) for request in REQUESTS]
+    pairs[2] = (pairs[2][0],)
+    found = dict(lvlm.generate_many(pairs, max_new_tokens=2))
+    assert [type(found[number]).__name__ for number in range(4)] == ["Answer", "Answer", "PromptError", "Answer"]
+    assert "pairs (picture, prompt)" in str(found[2])

@@ -21,15 +21,16 @@ from mmhall.benchmarks import benchmark as make_benchmark
 from mmhall.benchmarks.base import Benchmark, Figures, Item, Material, Source, digest_of
 from mmhall.benchmarks.data.hub import remarks as hub_remarks
 from mmhall.benchmarks.evaluation import Evaluation
-from mmhall.benchmarks.evidence import GREEDY, SAMPLING, lineup_of
+from mmhall.benchmarks.evidence import lineup_of
 from mmhall.benchmarks.run.config import Config
 from mmhall.benchmarks.run.config_file import write_config
+from mmhall.benchmarks.run.decoding_rules import decoding_rules
 from mmhall.benchmarks.run.items import note_files, store_items, stored_items
 from mmhall.benchmarks.run.pictures import compare_pictures, refuse_changed
 from mmhall.collecting import collector_paused
 from mmhall.decoders import STRATEGIES
 from mmhall.errors import OptionError, RunError
-from mmhall.options import check_known, parse, split
+from mmhall.options import check_known, parse
 from mmhall.progress import MANY, progress as show_progress
 from mmhall.results.judgements import Judgements, with_judgements
 from mmhall.results.leases import is_worked_on
@@ -41,7 +42,6 @@ from mmhall.text import without_home
 if TYPE_CHECKING:
     from mmhall.lvlm import LVLM
 
-_SAMPLING = ("temperature", "top_p", "top_k")
 LEFT_OUT = "left_out"  # the note on strategies that were not run
 CONFIG = "config"  # the note with the words of the run's configuration
 _LARGE_FILE = 10_000_000  # bytes of a file whose reading takes time
@@ -198,12 +198,7 @@ class Run:
 
         Sampling is named with its settings but the seed: with another one the rule is the same.
         """
-        setup = self.store.setup()
-        settings, beams = setup["benchmarks"][part.benchmark.name].get("settings", {}), setup.get("num_beams", {})
-        drawn = ", ".join(f"{key} {settings[key]}" for key in _SAMPLING if settings.get(key) is not None)
-        shared = f"{SAMPLING} ({drawn})" if settings.get("do_sample") else GREEDY
-        plain = {each: shared if beams.get(each, 1) == 1 else f"beam {beams[each]}" for each in self.strategies}
-        return plain | {each: _search_rule(each, beams.get(each, 1)) for each in setup.get("searches", ())}
+        return decoding_rules(self.store.setup(), part.benchmark.name, self.strategies)
 
     def rows_without_paths(self, part: Part) -> list[Row]:
         """Return the answers to a benchmark; error texts have no picture path, so that equal errors can be counted."""
@@ -220,17 +215,6 @@ class Run:
         with collector_paused():
             rows = list(self.store.rows(name))
         return with_judgements(rows, Judgements(self.store.path).all(name))
-
-
-def _search_rule(spec: str, beams: int) -> str:
-    """Name the search of a strategy: the parts that search, and their beams."""
-    known = [name for name, _ in map(parse, split(spec)) if name in STRATEGIES.names()]
-    searching = known if len(known) == 1 else [name for name in known if _searches(name)]
-    return f"search of {'+'.join(searching) or spec}{f', {beams} beams' if beams > 1 else ''}"
-
-
-def _searches(name: str) -> bool:
-    return bool(STRATEGIES.load(name).searches)
 
 
 def make_strategies(specs: Sequence[str | Strategy | type[Strategy]]) -> list[Strategy]:

@@ -136,7 +136,7 @@ class LVLM(AnalysisMethods, ChoiceMethods):
         """Answer several prompts in one batch; each answer is the same as alone.
 
         The shared prefix of prompts about one picture (the same path or object) is read once, unless the strategy reads
-        or edits its rows; see `Explanation.own_picture`. A picture that was encoded lately is not encoded again.
+        or edits its rows; see `Explanation.own_picture`.
 
         Args:
             requests: Pairs of picture and prompt; or a batch made of them by `adapter.inputs`, so that the pictures are

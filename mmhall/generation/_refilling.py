@@ -136,7 +136,7 @@ class _Refilling:
             yield Answered(asked, error=asked[0].error)
             return
         try:
-            with _charged([batch]):
+            with _charged([batch], adapter.device):
                 batch.inputs = adapter.inputs(make_requests([each.pair for each in asked]))
                 batch.keep = StepScores("scores", [], steps=None if self._scores is True else self._scores)
                 keep = batch.keep if self._scores else None
@@ -179,13 +179,13 @@ class _Refilling:
             with torch.inference_mode():
                 for batch in batches:
                     try:
-                        with _charged([batch]), name_in_errors(self._recipe.strategy.name):
+                        with _charged([batch], self._adapter.device), name_in_errors(self._recipe.strategy.name):
                             batch.answers.choose()
                     except GenerationError as error:
                         failed.append((batch, error))
                 out = [batch for batch, _ in failed]
                 self._running = [batch for batch in batches if batch not in out and not batch.answers.over]
-                with _charged(self._running):
+                with _charged(self._running, self._adapter.device):
                     self._feed(batches)
         except (MemoryError, RuntimeError) as error:
             self._running = []
@@ -245,11 +245,13 @@ class _Refilling:
 
 
 @contextmanager
-def _charged(batches: Sequence[_Batch]) -> Iterator[None]:
+def _charged(batches: Sequence[_Batch], device: torch.device) -> Iterator[None]:
     """Add the time and passes of the block to the cost of batches, by their numbers of rows."""
     count, began = PassCount(), perf_counter()
     with count_passes(count):
         yield
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)  # else the next block would wait for this one's passes
     sizes = [batch.rows.rows for batch in batches] if len(batches) > 1 else [1] * len(batches)
     for batch, size in zip(batches, sizes, strict=True):
         measured, share = batch.measured, size / sum(sizes)

@@ -170,7 +170,7 @@ def answers(
     for strategy in (*strategies[first:], *strategies[:first]):
         left = [item for item in items if (item.id, str(strategy)) not in done]
         if left:
-            yield _answer_or_split(lvlm, part, left, strategy, number, inputs, controls=strategy is strategies[0])
+            yield _answer_or_split(inputs, left, strategy, number, controls=strategy is strategies[0])
 
 
 class _Inputs:
@@ -178,7 +178,7 @@ class _Inputs:
 
     def __init__(self, lvlm: LVLM, part: Part, items: Sequence[Item]) -> None:
         """Read the items; where one cannot be read, those that are asked are read each time, and say so."""
-        self._adapter, self._part = lvlm.adapter, part
+        self.lvlm, self.part = lvlm, part
         self._places = {item.id: place for place, item in enumerate(items)}
         self._batch: Batch | None = None
         self._features: Features = {}
@@ -201,8 +201,8 @@ class _Inputs:
     def of(self, items: Sequence[Item]) -> Batch | list[tuple[Path | None, str]]:
         """Return some of the items as `LVLM.generate_batch` takes them."""
         if self._batch is None:
-            return [self._part.request(item) for item in items]
-        return self._adapter.picked(self._batch, [self._places[item.id] for item in items])
+            return [self.part.request(item) for item in items]
+        return self.lvlm.adapter.picked(self._batch, [self._places[item.id] for item in items])
 
 
 def reopen_thoughts(lvlm: LVLM, items: Sequence[Item], answers: Sequence[Answer]) -> list[Answer]:
@@ -243,28 +243,19 @@ def _fill_batches(groups: Sequence[list[Item]], size: int) -> list[list[Item]]:
 
 
 def _answer_or_split(
-    lvlm: LVLM,
-    part: Part,
-    items: Sequence[Item],
-    strategy: Strategy,
-    number: int,
-    inputs: _Inputs,
-    *,
-    controls: bool = False,
+    inputs: _Inputs, items: Sequence[Item], strategy: Strategy, number: int, *, controls: bool = False
 ) -> list[Row]:
     """Answer items with one strategy together; after an error alone or in halves; else return failures.
 
     Args:
-        lvlm: The model.
-        part: The benchmark.
+        inputs: The inputs of the batch, with model and benchmark.
         items: The items.
         strategy: The strategy.
         number: Number of the batch.
-        inputs: The inputs of the batch.
         controls: Whether to measure what controls are made of: others, also added ones, are compared with these.
     """
     try:
-        return _generate_rows(lvlm, part, items, strategy, number, inputs, controls=controls)
+        return _generate_rows(inputs, items, strategy, number, controls=controls)
     except ITEM_ERRORS as error:
         reason: str = str(error)
         pieces = [[item] for item in items]
@@ -274,24 +265,17 @@ def _answer_or_split(
         reason = f"out of memory: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
         pieces = [list(items[: len(items) // 2]), list(items[len(items) // 2 :])]
     if len(items) == 1:
-        return [_failed_row(part, items[0], strategy, number, reason)]
+        return [_failed_row(inputs.part, items[0], strategy, number, reason)]
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    answered = (_answer_or_split(lvlm, part, piece, strategy, number, inputs, controls=controls) for piece in pieces)
+    answered = (_answer_or_split(inputs, piece, strategy, number, controls=controls) for piece in pieces)
     return [row for rows in answered for row in rows]
 
 
 def _generate_rows(
-    lvlm: LVLM,
-    part: Part,
-    items: Sequence[Item],
-    strategy: Strategy,
-    number: int,
-    inputs: _Inputs,
-    *,
-    controls: bool = False,
+    inputs: _Inputs, items: Sequence[Item], strategy: Strategy, number: int, *, controls: bool = False
 ) -> list[Row]:
-    benchmark = part.benchmark
+    lvlm, part, benchmark = inputs.lvlm, inputs.part, inputs.part.benchmark
     searched = strategy.beams > 1 or strategy.searches
     first = int(benchmark.yes_no and not searched)  # beams and searches have no scores
     seeds = _seeds(benchmark, items)

@@ -315,6 +315,21 @@ def test_pictures_are_processed_once_for_all_strategies_of_a_batch(llava, scenes
     assert second == first + 1  # to warm up
 
 
+def test_a_picture_is_encoded_once_for_all_strategies_of_a_batch(llava, scenes, tmp_path):
+    rows = []
+    layer = llava.adapter.anatomy.vision.layers[0]
+    hook = layer.register_forward_pre_hook(
+        lambda _, args, kwargs: rows.append(len([*args, *kwargs.values()][0])), with_kwargs=True
+    )
+    for count in (1, 2):
+        opened = run_of(scenes, tmp_path / str(count))
+        answer(llava, opened, opened.parts[0], [strategy("greedy"), strategy("vhr")][:count], batch_size=3)
+        rows.append(0)
+    hook.remove()
+    first, second = (sum(part) for part in split_at(rows, 0))
+    assert second == first + 1  # to warm up
+
+
 def split_at(values, mark):
     parts = [[]]
     for value in values:

@@ -2,6 +2,9 @@
 
 A tower computes the same for the same pixels. Inside `reuse_features` its forward therefore looks up the content of its
 arguments, picture by picture, and computes only pictures that it does not know; without that context it computes all.
+The seconds that a picture took are kept with it and counted again when it is looked up (`PassCount.looked_up`), so that
+each strategy costs what it costs alone, whichever is asked first.
+
 With ops in the tower, with gradients, under autocast and in training nothing is looked up or kept.
 
 Weights, adapters and hooks of a tower must not change between contexts that share what is kept: a run opens them for
@@ -19,6 +22,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from functools import partial, update_wrapper
 from itertools import accumulate, pairwise
+from time import perf_counter
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -26,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from mmhall._transformers.outputs import combine, tensors_of
-from mmhall.attention._passes import tower_pass
+from mmhall.attention._passes import count_looked_up, tower_pass
 
 MOST_BYTES = 2**28
 _GRID = "grid_thw"  # the argument of towers that read all patches as one list: rows of (time, rows, columns)
@@ -183,13 +187,21 @@ def _is_plain(value: Any) -> bool:
     return value is None or type(value) in (bool, int, float, str)
 
 
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """What a tower has computed for a picture, and the seconds that it took."""
+
+    output: Any
+    seconds: float
+
+
 class KeptFeatures:
     """What a tower has computed for single pictures, or for several at once where it mixes them."""
 
     def __init__(self, most: int = MOST_BYTES) -> None:
         """Keep at most so many bytes; what was not used for longest is freed first."""
         self._most, self._bytes, self._lock = most, 0, threading.Lock()
-        self._known: OrderedDict[bytes, Any] = OrderedDict()
+        self._known: OrderedDict[bytes, _Encoded] = OrderedDict()
         self._apart: bool | None = None  # whether the tower's output has rows of each picture; None: not yet seen
 
     def encode(self, forward: Callable[..., Any], call: TowerCall) -> Any:
@@ -200,20 +212,21 @@ class KeptFeatures:
             call: Its arguments.
         """
         if len(call.sizes) > 1 and self._apart is None:
-            output = call.run(forward)
+            output, seconds = _timed(forward, call)
             self._apart = call.split(output) is not None
             call = call if self._apart else call.whole
             keys = [picture.key for picture in call.pictures()]
-            self._keep(zip(keys, call.split(output) or (), strict=False))
+            self._keep(zip(keys, _divided(call, output, seconds) or (), strict=False))
             return output
         pictures = (call.whole if self._apart is False else call).pictures()
         keys = [picture.key for picture in pictures]
         known = self._find(keys)
+        looked_up = sum(one.seconds for one in known.values())
         missing = {key: picture for key, picture in zip(keys, pictures, strict=True) if key not in known}
         if missing:
             rest = TowerCall.join([*missing.values()])
-            output = rest.run(forward)
-            parts = rest.split(output)
+            output, seconds = _timed(forward, rest)
+            parts = _divided(rest, output, seconds)
             if parts is not None:
                 known.update(zip(missing, parts, strict=True))
                 self._keep(zip(missing, parts, strict=True))
@@ -221,23 +234,42 @@ class KeptFeatures:
                 return output
             if parts is None:
                 return call.run(forward)
-        return combine(torch.cat, [known[key] for key in keys])
+        count_looked_up(looked_up)
+        return combine(torch.cat, [known[key].output for key in keys])
 
-    def _find(self, keys: Sequence[bytes]) -> dict[bytes, Any]:
+    def _find(self, keys: Sequence[bytes]) -> dict[bytes, _Encoded]:
         with self._lock:
             known = {key: self._known[key] for key in keys if key in self._known}
             for key in known:
                 self._known.move_to_end(key)
             return known
 
-    def _keep(self, parts: Iterable[tuple[bytes, Any]]) -> None:
+    def _keep(self, parts: Iterable[tuple[bytes, _Encoded]]) -> None:
         with self._lock:
             for key, part in parts:
                 if key not in self._known:
                     self._known[key] = part
-                    self._bytes += _size(part)
+                    self._bytes += _size(part.output)
             while self._bytes > self._most:
-                self._bytes -= _size(self._known.popitem(last=False)[1])
+                self._bytes -= _size(self._known.popitem(last=False)[1].output)
+
+
+def _timed(forward: Callable[..., Any], call: TowerCall) -> tuple[Any, float]:
+    """Call a tower, and return the seconds that it took as well."""
+    if call.device.type == "cuda":
+        torch.cuda.synchronize(call.device)
+    began, output = perf_counter(), call.run(forward)
+    if call.device.type == "cuda":
+        torch.cuda.synchronize(call.device)
+    return output, perf_counter() - began
+
+
+def _divided(call: TowerCall, output: Any, seconds: float) -> list[_Encoded] | None:
+    """Split an output by pictures, its seconds by their rows; None: the rows of each are unknown."""
+    parts = call.split(output)
+    if parts is None:
+        return None
+    return [_Encoded(part, seconds * size / sum(call.sizes)) for part, size in zip(parts, call.sizes, strict=True)]
 
 
 def _size(output: Any) -> int:

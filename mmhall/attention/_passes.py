@@ -172,11 +172,13 @@ class PassCount:
         prompt_reads: Prompt positions computed: rows times tokens of the passes over prompts, padding included.
         passes: Number of passes that read tokens of answers.
         rows: Answer positions computed: rows times tokens of these passes.
+        looked_up: Seconds that a vision tower had taken for what was looked up instead of computed (`reuse_features`).
     """
 
     prompt_reads: int = 0
     passes: int = 0
     rows: int = 0
+    looked_up: float = 0.0
 
     def add(self, rows: int, queries: int, frames: Sequence[Frame], before: int) -> None:
         """Count a pass.
@@ -247,6 +249,13 @@ def count_passes(count: PassCount) -> Iterator[None]:
         yield
     finally:
         _count.reset(token)
+
+
+def count_looked_up(seconds: float) -> None:
+    """Count the seconds that a vision tower had taken for what is looked up in this context."""
+    count = _count.get()
+    if count is not None:
+        count.looked_up += seconds
 
 
 def hook_passes(decoder: nn.Module) -> None:

@@ -22,7 +22,7 @@ class Measurement:
     """The cost of a block of code.
 
     Attributes:
-        seconds: Wall time.
+        seconds: Wall time; what is looked up counts as if it was computed (`PassCount.looked_up`).
         peak_bytes: Largest GPU memory allocated meanwhile; None on a CPU.
         counted: The decoder's passes, where they are counted.
         start: When it began, by `time.perf_counter`.
@@ -35,7 +35,15 @@ class Measurement:
 
     def until_now(self) -> Measurement:
         """Return the cost so far, without memory."""
-        return Measurement(time.perf_counter() - self.start, None, self.counted, self.start)
+        return Measurement(self._seconds, None, self.counted, self.start)
+
+    def stop(self) -> None:
+        """Set the seconds to those since the start."""
+        self.seconds = self._seconds
+
+    @property
+    def _seconds(self) -> float:
+        return time.perf_counter() - self.start + self.counted.looked_up
 
 
 @contextmanager
@@ -49,7 +57,7 @@ def measure(device: torch.device) -> Iterator[Measurement]:
     if on_gpu:
         torch.cuda.synchronize(device)
         measured.peak_bytes = torch.cuda.max_memory_allocated(device)
-    measured.seconds = time.perf_counter() - measured.start
+    measured.stop()
 
 
 def build_answers(

@@ -255,7 +255,7 @@ def _charged(batches: Sequence[_Batch], device: torch.device) -> Iterator[None]:
     sizes = [batch.rows.rows for batch in batches] if len(batches) > 1 else [1] * len(batches)
     for batch, size in zip(batches, sizes, strict=True):
         measured, share = batch.measured, size / sum(sizes)
-        measured.seconds += (perf_counter() - began) * share
+        measured.seconds += (perf_counter() - began + count.looked_up) * share
         measured.counted.passes += count.passes
         measured.counted.rows += round(count.rows * share)
         measured.counted.prompt_reads += round(count.prompt_reads * share)

@@ -11,9 +11,10 @@ from torch import nn
 
 from mmhall.adapters import adapter_for
 from mmhall.adapters._base import Request
-from mmhall.attention import reuse_features
+from mmhall.attention import PassCount, _features, count_passes, reuse_features
 from mmhall.attention._features import KeptFeatures, TowerCall
 from mmhall.generation._settings import Settings
+from mmhall.lvlm import LVLM
 from mmhall.strategies import strategy
 from tests.generation.reference import FAMILIES, QUIET, picture
 from tests.jobs import run
@@ -194,6 +195,33 @@ def test_no_more_is_kept_than_fits():
         assert kept._bytes == 80
         encode(2)
         assert read == [2, 1, 1, 1]
+
+
+def test_a_picture_that_is_looked_up_costs_what_it_took(monkeypatch):
+    """Two pictures together in 6 s, one alone in 2 s; both looked up, as often as they are shown, in 5 s."""
+    clock = iter([0.0, 6.0, 10.0, 12.0])
+    monkeypatch.setattr(_features, "perf_counter", lambda: next(clock))
+    kept, rows, count = KeptFeatures(), torch.randn(3, 3), PassCount()
+
+    def encode(*which):
+        with torch.inference_mode(), count_passes(count):
+            kept.encode(nn.Linear(3, 10), TowerCall.of([rows[list(which)]], {}))
+        return count.looked_up
+
+    assert [encode(0, 1), encode(2), encode(1), encode(2, 0, 0)] == [0.0, 0.0, 3.0, 8.0]
+
+
+def test_each_strategy_bears_the_encoding_of_its_pictures(monkeypatch):
+    lvlm, features, timed = LVLM(*ZOO["llava"]()), {}, _features._timed
+    monkeypatch.setattr(_features, "_timed", lambda forward, call: (timed(forward, call)[0], 1000.0))
+    with reuse_features(features):
+        seconds = [
+            sum(answer.usage.seconds for answer in lvlm.generate_batch(TWO, spec, max_new_tokens=2))
+            for spec in ("greedy", "vhr")
+        ]
+        many = lvlm.generate_many(TWO, max_new_tokens=2)
+        seconds.append(sum(answer.usage.seconds for _, answer in many))
+    assert [round(each / 1000) for each in seconds] == [0, 1, 1]
 
 
 def test_a_replaced_forward_stays():

@@ -342,13 +342,13 @@ def _cost(name: str, over: str, times: dict[str, list[tuple[float, float]]], pea
 
 
 def table(costs: Sequence[Cost]) -> list[tuple[str, ...]]:
-    """Format costs as rows of cells, the header first: median ratio and range."""
+    """Format costs as rows of cells, the header first: median ratio and range, and tokens per second of later steps."""
 
     def ratio(values: Sequence[float]) -> str:
         return f"{statistics.median(values):.2f} ({min(values):.2f}-{max(values):.2f})"
 
-    rows: list[tuple[str, ...]] = [("VARIANT", "FIRST TOKEN", "LATER STEP", "PEAK MEMORY", "OVER")]
+    rows: list[tuple[str, ...]] = [("VARIANT", "FIRST TOKEN", "LATER STEP", "TOKENS/S", "PEAK MEMORY", "OVER")]
     for cost in costs:
         memory = "-" if cost.memory is None else f"{cost.memory:.3f}"
-        rows.append((cost.name, ratio(cost.first), ratio(cost.step), memory, cost.over))
+        rows.append((cost.name, ratio(cost.first), ratio(cost.step), f"{1 / cost.seconds[1]:.1f}", memory, cost.over))
     return rows

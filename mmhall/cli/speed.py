@@ -27,7 +27,8 @@ def speed(
 ) -> None:
     """Measure the cost of strategies, and of reading and editing attention, on a random model.
 
-    Times and memory are given relative to plain transformers. The last table says what linear layers with a few rows
+    Times and memory are given relative to plain transformers, tokens per second beside what the memory's bandwidth
+    allows. The last table says what linear layers with a few rows
     cost on this CPU.
 
     Example: mmhall speed vcd opera
@@ -58,15 +59,17 @@ def speed(
 def _time_strategies(size: Size, device: str, turns: int, methods: list[Strategy] | None) -> Measured:
     from dataclasses import asdict
 
-    from mmhall.benchmarks.timing import model, speed as timing
+    from mmhall.benchmarks.timing import limit, model, speed as timing
     from mmhall.cli.console import align_columns
     from mmhall.progress import progress
 
     with progress("timing", timing.runs(methods, turns)) as advance:
         costs = timing.measure(size, device, methods, turns, progress=advance)
+    most = limit.measure(size, device, timing.NEW_TOKENS)
     what = f"{model.describe_request(size)}, {timing.NEW_TOKENS} new tokens"
     note = f"Time and memory over transformers' own: median and range of {turns} turns; {what}."
-    return {"variants": list(map(asdict, costs))}, [align_columns(timing.table(costs)), note]
+    texts = [align_columns(timing.table(costs)), f"{note}\n{most.describe(costs[0].seconds[1])}"]
+    return {"variants": list(map(asdict, costs)), "limit": [asdict(most)]}, texts
 
 
 def _time_questions(size: Size, device: str) -> Measured:

@@ -20,11 +20,16 @@ def test_the_cost_of_a_strategy_stands_beside_that_of_linear_layers(cli):
     printed = cli("speed", "vaf", "--turns", 1).stdout
     assert printed.index("VARIANT") < printed.index("\nvaf ") < printed.index("LINEAR LAYER")
     assert "\noutput layer, 32000 x 128" in printed
+    assert "A step of one row reads 18 MB of weights and 1 MB of cache." in printed
     assert f"{torch.get_num_threads()} threads" in printed.splitlines()[-1]
     found = json.loads(cli("speed", "vaf", "--turns", 1, "--json").stdout)
     assert [one["name"] for one in found["variants"]] == ["plain generate", "vaf"]
     assert [one["layer"] for one in found["products"]] == ["hidden x hidden", "output layer"]
-    assert set(found) == {"variants", "products"}
+    (limit,) = found["limit"]
+    assert limit["weights"] == 4 * (2 * (4 * 128**2 + 3 * 128 * 344 + 2 * 128) + 32000 * 128)
+    assert limit["cache"] == 2 * 2 * 128 * (576 + 41 + 32) * 4
+    assert limit["bandwidth"] > 0
+    assert set(found) == {"variants", "limit", "products"}
 
 
 def test_peers_are_timed_alone(cli, monkeypatch):

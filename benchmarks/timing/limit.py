@@ -39,10 +39,11 @@ class Limit:
 
     def describe(self, step: float) -> str:
         """Describe the limit beside a step of so many seconds."""
+        reached = 1 / (step * self.tokens_per_second)
         return (
-            f"A step of one row reads {_size(self.weights)} of weights and {_size(self.cache)} of cache. Memory is read "
-            f"at {self.bandwidth / 1e9:.3g} GB/s here, which allows {self.tokens_per_second:,.0f} tokens a second; plain "
-            f"generate reaches {1 / (step * self.tokens_per_second):.0%} of that."
+            f"A step of one row reads {_size(self.weights)} of weights and {_size(self.cache)} of cache. "
+            f"Memory is read at {self.bandwidth / 1e9:.3g} GB/s here, which allows {self.tokens_per_second:,.0f} tokens "
+            f"a second; plain generate reaches {reached:.0%} of that."
         )
 
 

@@ -9,7 +9,7 @@ from mmhall.benchmarks.timing import limit, model
 
 
 def test_the_limit_is_bandwidth_over_bytes():
-    """2 GB of weights and 0.5 GB of cache at 100 GB/s: 40 tokens a second, of which a step of 0.1 s reaches a quarter."""
+    """2 GB of weights and 0.5 GB of cache at 100 GB/s: 40 tokens a second, a step of 0.1 s reaches a quarter."""
     found = limit.Limit(2_000_000_000, 500_000_000, 100e9)
     assert found.tokens_per_second == 40
     assert found.describe(0.1) == (

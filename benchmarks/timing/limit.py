@@ -42,8 +42,8 @@ class Limit:
         reached = 1 / (step * self.tokens_per_second)
         return (
             f"A step of one row reads {_size(self.weights)} of weights and {_size(self.cache)} of cache. "
-            f"Memory is read at {self.bandwidth / 1e9:.3g} GB/s here, which allows {self.tokens_per_second:,.0f} tokens "
-            f"a second; plain generate reaches {reached:.0%} of that."
+            f"Memory is read at {self.bandwidth / 1e9:.3g} GB/s here, which allows {self.tokens_per_second:,.0f} "
+            f"tokens a second; plain generate reaches {reached:.0%} of that."
         )
 
 

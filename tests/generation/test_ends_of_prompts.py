@@ -8,10 +8,10 @@ import torch
 from mmhall.adapters import adapter_for
 from mmhall.adapters._base import Request
 from mmhall.attention import EVERY, Op
-from mmhall.generation import _run as running
+from mmhall.generation import _run as running, why_not_shared
 from mmhall.generation._job import Job, StepScores
 from mmhall.generation._settings import Settings
-from mmhall.strategies import Session, strategy
+from mmhall.strategies import Session, Steer, strategy
 from tests.generation.reference import FAMILIES, QUIET, ours, picture
 from tests.jobs import run
 from tests.zoo import ZOO
@@ -44,6 +44,7 @@ READ_ONCE = (  # their ops leave a picture's rows alone
     "deco(alpha=6)",
     "flb(gamma=8, rate=1)",
     "m3id(decay=0.5, start=1, gate=1)",
+    "adhh(heads='0.0, 1.1', tau=0.1)",
     "recomputed+vcd",
 )
 READ_AGAIN = {
@@ -95,7 +96,7 @@ def test_a_picture_is_read_once_and_nobody_can_tell(spec, splits):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", OTHERS)
-@pytest.mark.parametrize("spec", [spec for spec in READ_ONCE if "only" not in spec and "kvsmooth" not in spec])
+@pytest.mark.parametrize("spec", [spec for spec in READ_ONCE if not spec.startswith(("only", "kvsmooth", "adhh"))])
 def test_nor_in_other_families(family, spec, splits):
     """With windows, tiles, keys that layers share, positions in three dimensions and recurrent layers."""
     check_alike(ours(family), spec)
@@ -165,6 +166,22 @@ class Remember(Op):
         return states + visit.memory[name][:, None]
 
 
+class Dim(Steer):
+    """Edits all rows of a prompt, and keeps what it found in them; it does not say where it begins."""
+
+    def __init__(self, inputs):
+        super().__init__(frozenset({0, 1}))
+        self.kept = {}
+
+    def rows(self, call):
+        return torch.arange(call.count)
+
+    def edit_probs(self, call, rows, probs):
+        if call.step == 0:
+            self.kept[call.layer] = probs.mean(dim=(1, 2, 3))
+        return probs * call.each(self.kept[call.layer])[:, None, None, None]
+
+
 def read(adapter, op, *, share):
     inputs, config = adapter.inputs(ASKED), Settings(max_new_tokens=4).resolved(adapter.generator)
     config.eos_token_id = None
@@ -194,6 +211,14 @@ def test_what_ops_remember_of_prompts_stays_with_them(splits):
     logits = [read(adapter, lambda inputs: Remember(), share=share) for share in (True, False)]
     torch.testing.assert_close(*logits, atol=2e-4, rtol=2e-4)
     assert splits[0] is not None
+
+
+def test_an_op_that_does_not_say_where_it_begins_reads_each_prompt_whole(splits):
+    adapter = ours("llava")
+    torch.testing.assert_close(*[read(adapter, Dim, share=share) for share in (True, False)], atol=0.0, rtol=0.0)
+    assert splits == [None]
+    session, inputs = Session(ops=[Dim(None)]), adapter.inputs(ASKED)
+    assert why_not_shared(adapter, inputs, session) == "Dim reads or edits the picture's rows"
 
 
 @pytest.mark.parametrize("spec", ["greedy", "pai", "gift"])

@@ -114,7 +114,7 @@ def why_whole(adapter: Adapter, session: Session) -> str:
     """Return why the main prompts of a session cannot be read in two parts, whatever its ops do; "": they can."""
     if not adapter.can_split_prompt:
         return "this model reads a prompt at once"
-    if session.reference is not None:
+    if session.reference is not None and not isinstance(session.reference.inputs, Batch):
         return "another prompt is read in lock step with the whole one"
     if any(early.positions is not None for early in session.exits):
         return "predictions are read at positions of the prompt"

@@ -11,7 +11,7 @@ from mmhall.attention import EVERY, Op
 from mmhall.generation import _run as running, why_not_shared
 from mmhall.generation._job import Job, StepScores
 from mmhall.generation._settings import Settings
-from mmhall.strategies import Session, Steer, strategy
+from mmhall.strategies import Branch, Session, Steer, strategy
 from tests.generation.reference import FAMILIES, QUIET, ours, picture
 from tests.jobs import run
 from tests.zoo import ZOO
@@ -45,10 +45,14 @@ READ_ONCE = (  # their ops leave a picture's rows alone
     "flb(gamma=8, rate=1)",
     "m3id(decay=0.5, start=1, gate=1)",
     "adhh(heads='0.0, 1.1', tau=0.1)",
+    "vista(rows='answer')",
+    "vhr(alpha=4, layers=':', positions='last')",
+    "vhr(alpha=4, layers=':', positions='last', scale_text=False, twin=3)",
+    "vhr(alpha=4, layers=':', positions='last')+vcd",
     "recomputed+vcd",
 )
 READ_AGAIN = {
-    "vhr(alpha=4)": "another prompt is read in lock step with the whole one",
+    "vhr(alpha=4)": "Reinforce reads or edits the picture's rows",
     "var(sink_dims=(0, 1), tau=1.2)": "_Redistribute reads or edits the picture's rows",
     "zerotuning(rate=20, heads='all', layers=':')": "_ScaleColumn reads or edits the picture's rows",
     "rudder(alpha=15)": "_AddVector reads or edits the picture's rows",
@@ -204,6 +208,26 @@ def test_a_prefix_ends_before_the_first_row_of_an_op(family, behind, splits):
     assert cut is not None
     image = adapter.placeholders(cut.inputs["input_ids"])
     assert all(len(row) - 1 - int(row.nonzero()[-1]) == behind for row in image)
+
+
+class Compared(AddFrom):
+    """Compares the last row with that of another prompt."""
+
+    compares = True
+
+    def __init__(self):
+        super().__init__(-1)
+
+
+def test_prompts_in_lock_step_that_cannot_be_read_apart_are_read_with_whole_ones():
+    adapter = ours("llava")
+    inputs = adapter.inputs(ASKED)
+    bare = adapter.without_image(inputs)
+    told = [
+        why_not_shared(adapter, inputs, Session(ops=[Compared()], branches=[Branch(beside, lockstep=True)]))
+        for beside in (bare, dict(bare))
+    ]
+    assert told == ["", "another prompt is read in lock step with the whole one"]
 
 
 def test_what_ops_remember_of_prompts_stays_with_them(splits):

@@ -277,12 +277,12 @@ def _prepare_shared(
 ) -> PreparedBatch | None:
     """Prepare shared prefixes with their pictures, and the whole prompts as text; None: nothing is shared."""
     split = split_prefixes(adapter, inputs, ops)
-    prefixes = None if split is None else prepare(adapter.model, split.inputs, single)
+    prefixes = None if split is None else prepare(adapter.model_for(split.inputs), split.inputs, single)
     if split is None or prefixes is None or not caches.can_join([prefixes.cache] * 2):
         return None
     ids = inputs["input_ids"]
     blind = {"input_ids": ids.masked_fill(adapter.placeholders(ids), adapter.pad_token_id)}
-    text = prepare(adapter.model, {**blind, "attention_mask": inputs["attention_mask"]}, single)
+    text = prepare(adapter.model_for(blind), {**blind, "attention_mask": inputs["attention_mask"]}, single)
     return replace(text, input_ids=ids, shared=SharedPrefix(prefixes, split.of, split.rest))
 
 

@@ -1,5 +1,7 @@
 """The passes over prompts with shared prefixes: each prefix once without ops, then the ends of the prompts with them.
 
+Where whole prompts are equal, each is read once and its cache copied.
+
 The ends are read in one pass for each length. To ops they are the last rows of the batch's prompts: positions are
 counted with the padding that the whole prompts have, whatever lengths the prefixes have in the cache.
 """
@@ -57,6 +59,11 @@ def prefill_shared(
     if shared is None:
         with _followed(source.plan, source.frame, next(iter(references), None)):
             return ReadPrompts.of(prefill(source, exits, past=past))
+    if shared.whole:
+        once = replace(source, prepared=shared.prepared)
+        with follow_frames(once.frame):
+            read = prefill(once, exits, past=past)
+        return ReadPrompts.of(read.taken(read.groups[0], shared.of))
     prefixes = PlannedBatch(shared.prepared, number=source.number)
     with follow_frames(prefixes.frame):
         first = prefill(prefixes, past=past)

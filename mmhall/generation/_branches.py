@@ -220,9 +220,7 @@ class DecodeBatch:
         return [block.plan for _, group in self.parts for block in group.blocks if block.plan is not None]
 
 
-def _read_twice(
-    main: PlannedBatch, exits: Exits | None, references: Sequence[PlannedBatch], count: int
-) -> ReadPrompts:
+def _read_twice(main: PlannedBatch, exits: Exits | None, references: Sequence[PlannedBatch], count: int) -> ReadPrompts:
     """Read a batch of prompts, and the last `count` tokens a second time: one, or all."""
     second = replace(main.frame, reread=True)
     if count == main.prepared.length:

@@ -8,8 +8,8 @@ the whole prompt; results differ only by rounding.
 The pictures must be identical to the last pixel, and the prompts' rows must not attend to later tokens. A prefix ends
 before the first row that an op reads or edits (`Op.first_row`), so it is read without ops.
 
-Of prompts without pictures, which are short, only equal ones are read once, such as those of the picture-free branches of
-one question about several pictures. Reading the ends of others by themselves takes more passes, and saves few tokens.
+Of prompts without pictures, which are short, only equal ones are read once, such as those of the picture-free branches
+of one question about several pictures. To read the ends of others by themselves takes more passes, and saves little.
 """
 
 from __future__ import annotations

@@ -111,6 +111,8 @@ class AdaIAT(LearnedStrategy):
 class _RaiseAnswer(Steer):
     """Raises the newest row's weights of the answer's columns where they are low."""
 
+    first_row = -1
+
     def __init__(self, layers: frozenset[int], length: int, thresholds: Tensor, factors: Tensor) -> None:
         super().__init__(layers)
         self._answer, self._thresholds, self._factors = AnswerColumns(length), thresholds, factors

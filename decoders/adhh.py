@@ -114,6 +114,8 @@ class ADHH(HeadStrategy, RowStrategy):
 class _HideText(Steer):
     """Hides the text after the picture from listed heads that attend to it too much."""
 
+    first_row = -1
+
     def __init__(self, chosen: Tensor, after: Tensor, tau: float) -> None:
         self._count = chosen.shape[1]
         super().__init__(frozenset(chosen.any(dim=1).nonzero()[:, 0].tolist()))

@@ -145,6 +145,8 @@ class GIFT(RowStrategy):
 class _Enhance(Steer):
     """Raises the newest row's attention to the saliency map, and to the question in proportion."""
 
+    first_row = -1
+
     def __init__(
         self, options: GIFT, layers: frozenset[int], saliency: SaliencyProbe, query: Tensor, reread: bool
     ) -> None:

@@ -72,6 +72,8 @@ class IAT(Strategy):
 class _RaiseAnswer(Steer):
     """Raises the newest row's scores of the answer's columns."""
 
+    first_row = -1
+
     def __init__(self, layers: frozenset[int], length: int, alpha: float) -> None:
         super().__init__(layers)
         self._answer, self._alpha = AnswerColumns(length), alpha

@@ -41,3 +41,5 @@ class Recomputed(Strategy):
 
 class Recompute(Steer):
     """Computes the newest row of attention explicitly, and edits nothing."""
+
+    first_row = -1

@@ -10,19 +10,18 @@ Formula   candidates: greedy decoding, and `samples` draws from softmax(z / temp
 Defaults  5 samples, temperature 1, top_p 0.9, the mean, COCO's eighty objects and their words.
 Cost      samples + 1 rows per token, in one pass, and one short prompt for each object that any candidate names.
 Differs   The mean favours answers that name few objects, so compare at equal recall. Questions are asked of the plain
-          model. Draws are seeded for each sample: a batch draws the same as single prompts, and prompts are answered
-          one after the other. The generation setting `num_beams` overrides the number of candidates, samples + 1.
-          Without a picture decoding is greedy.
+          model. Draws are seeded for each sample: a batch draws the same as single prompts. The generation setting
+          `num_beams` overrides the number of candidates, samples + 1. Without a picture decoding is greedy.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -31,8 +30,11 @@ from mmhall.adapters import Adapter, Batch, Inputs, Request, has_picture
 from mmhall.answers import DecodedTokens
 from mmhall.errors import CompositionError
 from mmhall.generation import (
+    Ask,
     Decoding,
+    Feed,
     PromptSearch,
+    Steps,
     TokenSampler,
     check_scores,
     greedy_search,
@@ -43,7 +45,7 @@ from mmhall.objects import Vocabulary, object_vocabulary, question_about
 from mmhall.options import option
 from mmhall.strategies import SEARCH, Session, Strategy, why_no_yes_no, yes_no_tokens
 
-_QUESTIONS = 8  # read together, about as many rows as candidates
+_QUESTIONS = 8  # read together for each prompt of a batch, about as many rows as candidates
 
 
 @dataclass(frozen=True)
@@ -102,59 +104,95 @@ class SelfVerify(Strategy):
 
 
 def _search(options: SelfVerify, requests: Sequence[Request], decoding: Decoding) -> Tensor:
-    """Search for the answers to each prompt, one prompt after the other (`Session.search`)."""
-    vocabulary = object_vocabulary(options.objects)
-    asked = enumerate(requests)
-    return run_searches(decoding, (Verified(options, vocabulary, one, decoding, prompt) for prompt, one in asked))
+    """Search for the answers to all prompts (`Session.search`)."""
+    vocabulary, confirm = object_vocabulary(options.objects), partial(confirm_objects, decoding, requests)
+    return run_searches(
+        decoding, [Verified(options, vocabulary, confirm, decoding, prompt) for prompt in range(len(requests))]
+    )
+
+
+def confirm_objects(
+    decoding: Decoding, requests: Sequence[Request], asked: Sequence[tuple[int, Sequence[str]]]
+) -> list[dict[str, float]]:
+    """Return the model's probability of yes for each object, against no.
+
+    Args:
+        decoding: The batch.
+        requests: Its prompts with their pictures.
+        asked: 0-based prompts of the batch, each with the objects to ask about.
+
+    Returns:
+        For each of `asked` the probability of each object.
+    """
+    adapter, confirmed = decoding.job.adapter, [dict[str, float]() for _ in asked]
+    tokens, together = yes_no_tokens(adapter), _QUESTIONS * len(requests)
+    questions = [(at, prompt, name) for at, (prompt, names) in enumerate(asked) for name in names]
+    for start in range(0, len(questions), together):
+        part = questions[start : start + together]
+        inputs = adapter.inputs([Request(question_about(name), requests[prompt].images) for _, prompt, name in part])
+        scores = decoding.open(inputs).scores()
+        for (at, _, name), probability in zip(part, tokens.margin(scores).sigmoid().tolist(), strict=True):
+            confirmed[at][name] = probability
+    return confirmed
 
 
 class Verified(PromptSearch):
     """The search for one prompt."""
 
     def __init__(
-        self, options: SelfVerify, vocabulary: Vocabulary, request: Request, decoding: Decoding, prompt: int
+        self,
+        options: SelfVerify,
+        vocabulary: Vocabulary,
+        confirm: Callable[[Sequence[Any]], Sequence[Any]],
+        decoding: Decoding,
+        prompt: int,
     ) -> None:
         """Start at the end of a prompt.
 
         Args:
             options: Options of the search.
             vocabulary: Finds the objects of an answer.
-            request: The prompt with its pictures.
+            confirm: Asks about the objects of all searches, `confirm_objects`.
             decoding: The batch.
             prompt: 0-based index of the prompt in the batch.
         """
         super().__init__(decoding, prompt)
-        self._options, self._vocabulary, self._request = options, vocabulary, request
+        self._options, self._vocabulary, self._confirm = options, vocabulary, confirm
 
-    def run(self) -> list[Tensor]:
+    def run(self) -> Steps:
         """Return the best candidates, best first, (length,) each."""
-        candidates = self.write(self.decoding.job.config.num_beams)
+        candidates = yield from self.write(self.decoding.job.config.num_beams)
         named = [self.objects_of(candidate) for candidate in candidates]
-        confirmed = self.ask(list(dict.fromkeys(name for names in named for name in names)))
+        distinct = list(dict.fromkeys(name for names in named for name in names))
+        confirmed = yield Ask(self._confirm, (self.prompt, distinct))
         scores = [score_objects([confirmed[name] for name in names], self._options.score) for names in named]
         order = sorted(range(len(candidates)), key=lambda at: -scores[at])
         self.end(candidates[order[0]])
         return [torch.tensor(candidates[at], device=self.device) for at in order[: self.count]]
 
-    def write(self, count: int) -> list[tuple[int, ...]]:
-        """Decode candidates side by side: the first greedily, the others by draws."""
+    def write(self, count: int) -> Steps:
+        """Decode candidates side by side: the first greedily, the others by draws; return their tokens."""
         prepared, device = self.decoding.prepared, self.device
         prompts, length = prepared.input_ids.shape
-        rows = self.decoding.rows.taken(torch.full((count,), self.prompt, device=device))
+        rows = yield self.resume([()] * count)
         sampler = TokenSampler([sample_seed(self._options.seed, number) for number in range(count)], device)
         ids, ended = prepared.input_ids[self.prompt].expand(count, -1), dict[int, tuple[int, ...]]()
+        live = torch.arange(count, device=device)  # the candidates that go on, greedy decoding first
         while True:
             scores = prepared.processed_alone(self.prompt, ids, rows.scores())
             check_scores(scores, ids.shape[1] - length, prompts=prompts, prompt=self.prompt)
-            chosen = sampler(keep_nucleus(scores / self._options.temperature, self._options.top_p))
-            chosen[0] = scores[0].argmax()
+            chosen = sampler(keep_nucleus(scores / self._options.temperature, self._options.top_p), live)
+            chosen[live == 0] = scores[live == 0].argmax(dim=-1)
             ids = torch.cat([ids, chosen[:, None]], dim=1)
-            for row, ends in enumerate(prepared.criteria(ids, scores).tolist()):
-                if ends and row not in ended:
-                    ended[row] = tuple(ids[row, length:].tolist())
-            if len(ended) == count:
-                return [ended[row] for row in range(count)]
-            rows.step(chosen)
+            ends = prepared.criteria(ids, scores)
+            ended |= {
+                number: tuple(row[length:].tolist()) for number, row in zip(live[ends].tolist(), ids[ends], strict=True)
+            }
+            (left,) = (~ends).nonzero(as_tuple=True)
+            if not len(left):
+                return [ended[number] for number in range(count)]
+            yield Feed(rows, chosen[left], left)
+            live, ids = live[left], ids[left]
 
     def objects_of(self, candidate: Sequence[int]) -> list[str]:
         """Return the distinct objects that an answer names, in order."""
@@ -163,17 +201,6 @@ class Verified(PromptSearch):
             list(candidate), job.adapter.tokenizer, prepared.ends, job.config.stop_strings or ()
         )
         return list(dict.fromkeys(mention.name for mention in self._vocabulary.mentions(decoded.text)))
-
-    def ask(self, names: Sequence[str]) -> Mapping[str, float]:
-        """Return the model's probability of yes for each object, against no."""
-        adapter, confirmed = self.decoding.job.adapter, dict[str, float]()
-        tokens = yes_no_tokens(adapter)
-        for start in range(0, len(names), _QUESTIONS):
-            part = names[start : start + _QUESTIONS]
-            requests = [Request(question_about(name), self._request.images) for name in part]
-            scores = self.decoding.open(adapter.inputs(requests)).scores()
-            confirmed.update(zip(part, tokens.margin(scores).sigmoid().tolist(), strict=True))
-        return confirmed
 
 
 def score_objects(probabilities: Sequence[float], score: str = "mean") -> float:

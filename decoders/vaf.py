@@ -24,7 +24,7 @@ from typing import ClassVar
 from torch import LongTensor, Tensor
 
 from mmhall.adapters import Adapter, Inputs, has_picture
-from mmhall.attention import Call, Columns, Groups
+from mmhall.attention import Call, Columns, Groups, first_marked
 from mmhall.options import by_model, option
 from mmhall.strategies import (
     RowStrategy,
@@ -77,6 +77,7 @@ class _Amplify(Steer):
 
     def __init__(self, layers: frozenset[int], behind: Tensor, gain: Tensor, image: Tensor | None) -> None:
         super().__init__(layers, behind)
+        self.first_row = first_marked(behind)
         self._gain = Columns(gain)
         self._image = Groups(image) if image is not None else None
 

@@ -117,7 +117,6 @@ class _Redistribute(Steer):
 
     def __init__(self, options: VAR, layers: frozenset[int], behind: Tensor | None, image: Tensor) -> None:
         super().__init__(layers, behind)
-        self.first_row = 0  # sinks are found in the states of the picture
         self._options, self._image = options, image
         self._groups: dict[int, Groups] = {}
 

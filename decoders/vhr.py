@@ -78,7 +78,7 @@ class VHR(Strategy):
         if not has_picture(inputs) or self.alpha == 1:
             return Session()
         layers = select_layers(adapter, self, "layers", self.layers, SELF_ATTENTION)
-        reinforce = Reinforce(self, layers)
+        reinforce = Reinforce(self, layers, prompts=len(inputs["input_ids"]))
         bare = Branch(
             adapter.without_image(inputs), [ReinforceText(reinforce)] if self.scale_text else (), lockstep=True
         )
@@ -94,19 +94,21 @@ class Reinforce(Op):
 
     compares = True
 
-    def __init__(self, options: VHR, layers: frozenset[int]) -> None:
-        """Store the options."""
-        self.layers, self._options = layers, options
+    def __init__(self, options: VHR, layers: frozenset[int], prompts: int) -> None:
+        """Store the options, and how many prompts there are."""
+        self.layers, self._options, self._prompts = layers, options, prompts
+        self.first_row = -1 if options.positions == "last" else 0
         self.gains: dict[int, Tensor] = {}
 
     def edit_output(self, call: Call, output: Tensor) -> Tensor:
         """Select heads, then amplify them."""
-        if call.layer not in self.gains:
-            assert call.reference is not None
+        if call.reference is not None:
             selected = select_heads(output[:, -1], call.reference[:, -1], self._options.squared, self._options.ddof)
             if self._options.twin:  # half of the heads is selected
                 selected = random_choice(selected, self._options.twin, f"layer {call.layer}", others=False)
-            self.gains[call.layer] = torch.where(selected, self._options.alpha, 1.0).to(output)
+            gains = self.gains.setdefault(call.layer, output.new_ones(self._prompts, selected.shape[1]))
+            own = slice(None) if call.owners is None else call.owners.to(gains.device)
+            gains[own] = torch.where(selected, self._options.alpha, 1.0).to(gains)
         return self.amplify(call, output)
 
     def findings(self, depth: int) -> dict[str, Tensor]:

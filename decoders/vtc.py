@@ -141,7 +141,6 @@ class _Inhibit(Steer):
         twin: int,
     ) -> None:
         super().__init__(layers, text)
-        self.first_row = 0  # what it finds in a prompt is kept for all prompts at once
         self._bias = math.log(inhibit) if inhibit else _MASKED
         self._image, self._text, self._merging, self._twin = image, text, merging, twin
         self._columns, self._looks = Columns(image.float()), dict[int, Tensor]()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import shutil
 import threading
 from pathlib import Path
@@ -175,6 +176,16 @@ def test_threads_that_sample_do_not_disturb_each_other(llava, pictures):
     for thread in threads:
         thread.join()
     assert got == wanted
+
+
+def test_a_batch_of_another_model_is_refused(llava, embedded, pictures):
+    batch = embedded.adapter.inputs([Request("What?", (pictures[0],))])
+    path = re.escape(embedded.model.config.name_or_path)
+    for made in (batch, embedded.adapter.without_image(batch), embedded.adapter.picked(batch, [0])):
+        with pytest.raises(ModelError, match=rf"made for llava \({path}\), and llava is asked; make them with"):
+            llava.generate_batch(made, max_new_tokens=1)
+    own = llava.adapter.inputs(batch.requests)
+    assert len(llava.generate_batch(own, max_new_tokens=1)) == 1
 
 
 def test_image_positions_are_marked_and_nothing_else(llava, pictures):

@@ -117,19 +117,21 @@ def _has_other_picture(item: Item, part: Part, other: Part) -> bool:
 
 
 def _picture_remarks(part: Part, other: Part) -> list[str]:
-    """Return remarks on equal items about different pictures, and on runs without digests of their pictures."""
-    alike = [item for item in _same_items(part, other) if item.picture is not None]
-    differing = sum(_has_other_picture(item, part, other) for item in alike)
-    unknown = bool(alike) and not (part.digests and other.digests)
-    remarks = []
-    if differing:
-        remarks.append(f"{part.benchmark.name}: {differing} items are about other pictures of the same name: left out")
-    if unknown:
-        remarks.append(
-            f"{part.benchmark.name}: a run has no digests of its pictures (older versions kept none, and it has asked "
-            "about none), so that pictures are taken to be the same by name"
-        )
-    return remarks
+    """Return a remark on equal items about different pictures."""
+    differing = sum(_has_other_picture(item, part, other) for item in _same_items(part, other))
+    told = f"{part.benchmark.name}: {differing} items are about other pictures of the same name: left out"
+    return [told] if differing else []
+
+
+def _name_remarks(part: Part, other: Part, answered: Sequence[Item]) -> list[str]:
+    """Return a remark on items that both runs have answered, about pictures that only their names tell apart."""
+    pictures = [item.picture for item in answered if item.picture is not None]
+    unknown = sum(picture not in part.digests or picture not in other.digests for picture in pictures)
+    told = (
+        f"{part.benchmark.name}: {unknown} of {len(answered)} items are about pictures of which a run has no digest "
+        "(older versions kept none): taken to be the same by name"
+    )
+    return [told] if unknown else []
 
 
 def _evaluate_pair(
@@ -145,8 +147,9 @@ def _evaluate_pair(
     rows = [[row for row in side if row.strategy in lineup.everyone] for side in rows]
     own = [[row for row in side if row.strategy in names] for side in rows]
     texts = [{row.item: row.text for row in strategy_rows if row.error is None} for strategy_rows in own]
-    both = [item.id for item in common if item.id in texts[0] and item.id in texts[1]]
-    changed = sum(texts[0][item] != texts[1][item] for item in both)
+    both = [item for item in common if item.id in texts[0] and item.id in texts[1]]
+    changed = sum(texts[0][item.id] != texts[1][item.id] for item in both)
+    remarks += [told for told in _name_remarks(first[1], second[1], both) if told not in remarks]
     remarks.append(f"{first[1].benchmark.name}, {first[2]}: {changed} of {len(both)} answers differ")
     judges = [
         {row.extra["judgement"]["judge"] for row in strategy_rows if row.extra and "judgement" in row.extra}

@@ -27,6 +27,7 @@ from mmhall.benchmarks.run.config_file import write_config
 from mmhall.benchmarks.run.decoding_rules import decoding_rules
 from mmhall.benchmarks.run.items import note_files, store_items, stored_items
 from mmhall.benchmarks.run.pictures import compare_pictures, refuse_changed
+from mmhall.benchmarks.run.seconds import note_seconds, seconds_remarks
 from mmhall.collecting import collector_paused
 from mmhall.decoders import STRATEGIES
 from mmhall.errors import OptionError, RunError
@@ -353,6 +354,7 @@ def begin(
     known = _compared(folder, setup["benchmarks"], loaded, shown=progress)
     store = Store.create(folder, setup, notes, _GROWING, _check_nobody_answers)
     try:
+        note_seconds(store)
         parts = tuple(_stored_part(store, folder, one, known.get(one.benchmark.name, {}), progress) for one in loaded)
         if words:
             write_config(folder, words)
@@ -485,4 +487,5 @@ def _part(store: Store, folder: Path, facts: Mapping[str, Any]) -> Part:
     benchmark = make_benchmark(facts["spec"])
     items, files, digests = stored_items(store, benchmark.name, folder)
     digests |= {picture: one.sha256 for picture, one in stored_fingerprints(store, benchmark.name).items()}
-    return Part(benchmark, items, files, tuple(facts["remarks"]), digests)
+    remarks = (*facts["remarks"], *seconds_remarks(store, benchmark.name))
+    return Part(benchmark, items, files, remarks, digests)

@@ -79,4 +79,4 @@ def table(products: Sequence[Product]) -> list[tuple[str, ...]]:
 def describe(size: Size) -> str:
     """Describe the table."""
     kind = str(size.dtype).removeprefix("torch.")
-    return f"Time of a linear layer over one row of x W^T, {kind}; *: what mmhall computes for branches and exits."
+    return f"Time of a linear layer over one row of x W^T, {kind};\n*: what mmhall computes for branches and exits."

@@ -16,7 +16,8 @@ class RoomyLayer(DynamicLayer):
 
     A `DynamicLayer` concatenates in each step, which reads and writes the whole cache; here a step writes its own
     positions, and all are copied once in 64 steps. Whoever replaces `keys` and `values` needs no care: they are copied
-    into memory with room at the next step.
+    into memory with room at the next step. An exception is a shorter view from the first position on, as searches set
+    it after candidate tokens: the next step writes over what it leaves out. `crop` does not: who held it keeps it.
     """
 
     keys: Any
@@ -44,6 +45,11 @@ class RoomyLayer(DynamicLayer):
         """Reorder rows, without holding the memory of the old ones beside the new."""
         self._room = None, None
         super().reorder_cache(beam_idx)
+
+    def crop(self, *args: Any, **kwargs: Any) -> None:
+        """Drop the newest positions; the next step copies the others, as a view handed out before may be read on."""
+        self._room = None, None
+        super().crop(*args, **kwargs)
 
     def reset(self) -> None:
         """Empty the layer."""

@@ -33,10 +33,14 @@ class Batch(dict[str, Tensor]):
         requests: The requests.
         found: What a strategy has found about the requests before they are decoded, by name: tensors with one row for
             each, or sequences with one entry for each.
+        model: The model that they were made for, as `Reader.title` names it; "": unknown.
     """
 
-    def __init__(self, stacked: Inputs, singles: Sequence[Inputs], requests: Sequence[Request]) -> None:
-        """Store single inputs, and the result of `Adapter.stack` for them."""
+    def __init__(
+        self, stacked: Inputs, singles: Sequence[Inputs], requests: Sequence[Request], model: str = ""
+    ) -> None:
+        """Store single inputs, the result of `Adapter.stack` for them, and for which model they are."""
         super().__init__(stacked)
         self.singles, self.requests = list(singles), list(requests)
         self.found: dict[str, Any] = {}
+        self.model = model

@@ -41,6 +41,12 @@ class Reader(HookedModel):
         """Text that marks the place of a picture in a prompt for the processor."""
         return getattr(self.processor, "image_token", None)
 
+    @property
+    def title(self) -> str:
+        """The family of the model, and where it was loaded from."""
+        source = self.model.config.name_or_path
+        return f"{self.model.config.model_type} ({source})" if source else self.model.config.model_type
+
     def render(self, request: Request) -> str:
         """Render a request in the model's chat format, with one placeholder for each picture.
 
@@ -69,7 +75,7 @@ class Reader(HookedModel):
         if len({not request.images for request in requests}) > 1:
             raise PromptError("a batch mixes prompts with and without a picture; send them in two batches")
         singles = [self._read_single(request) for request in requests]
-        batch = Batch(self.stack(singles), singles, requests)
+        batch = Batch(self.stack(singles), singles, requests, self.title)
         length = batch["input_ids"].shape[1]
         if length >= self.context_length:
             raise PromptError(f"the prompt has {length} tokens, the model's context {self.context_length}; shorten it")

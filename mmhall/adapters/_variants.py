@@ -140,7 +140,8 @@ class Variants(Reader):
             rows: 0-based indices of the requests, at least one; an index may repeat.
 
         Raises:
-            ModelError: The inputs come from another processor, so requests cannot be separated.
+            ModelError: The inputs come from another processor, so requests cannot be separated; or from another model's
+                adapter.
             OptionError: An index is invalid, or there is none.
         """
         if not isinstance(inputs, Batch):
@@ -148,11 +149,16 @@ class Variants(Reader):
                 "these inputs are tensors from another processor, whose requests cannot be separated; "
                 "make them with adapter.inputs(requests)"
             )
+        if inputs.model not in ("", self.title):
+            raise ModelError(
+                f"these inputs were made for {inputs.model}, and {self.title} is asked; make them with the adapter of "
+                "the model that is asked: lvlm.adapter.inputs(requests)"
+            )
         known = range(len(inputs.singles))
         if not len(rows) or not all(row in known for row in rows):
             raise OptionError("picked", "rows", rows, f"at least one request, each a number from 0 to {len(known) - 1}")
         singles = [inputs.singles[row] for row in rows]
-        batch = Batch(self.stack(singles), singles, [inputs.requests[row] for row in rows])
+        batch = Batch(self.stack(singles), singles, [inputs.requests[row] for row in rows], inputs.model)
         batch.found = {
             name: values[list(rows)] if isinstance(values, Tensor) else tuple(values[row] for row in rows)
             for name, values in inputs.found.items()
@@ -222,7 +228,7 @@ class Variants(Reader):
     def _batched(self, singles: Sequence[dict[str, Tensor]], inputs: Inputs) -> dict[str, Tensor]:
         """Stack variants of each request of a batch."""
         stacked = self.stack(singles)
-        return Batch(stacked, singles, inputs.requests) if isinstance(inputs, Batch) else stacked
+        return Batch(stacked, singles, inputs.requests, inputs.model) if isinstance(inputs, Batch) else stacked
 
     @property
     def _nearly_zero(self) -> float:

@@ -23,13 +23,17 @@ def speed(
         bool,
         typer.Option("--peers", help="Time whole requests beside `generate` and other toolkits that are installed."),
     ] = False,
+    products: Annotated[
+        bool,
+        typer.Option("--products", help="Also time linear layers with a few rows, on a CPU; without names it is done."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the times as JSON.")] = False,
 ) -> None:
     """Measure the cost of strategies, and of reading and editing attention, on a random model.
 
-    Times and memory are given relative to plain transformers, tokens per second beside what the memory's bandwidth
-    allows. The last table says what linear layers with a few rows
-    cost on this CPU.
+    Times and memory are given relative to plain transformers, tokens per second beside what the bandwidth of the
+    memory allows. Without names the last tables say what is gained by questions that share a picture, and what linear
+    layers with a few rows cost on this CPU where mmhall reorders them.
 
     Example: mmhall speed vcd opera
     """
@@ -45,10 +49,13 @@ def speed(
         raise OptionError("speed", "strategies", strategies, "left out with --peers, which has a list of its own")
     methods = [timing.make_timed(spec) for spec in dict.fromkeys(strategies)] if strategies else None
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    if products and device == "cuda":
+        raise OptionError("speed", "products", products, "left out on a GPU, where linear layers are not reordered")
     size = model.LARGE if device == "cuda" else model.SMALL
     parts = [_time_peers(size, device, turns)] if peers else [_time_strategies(size, device, turns, methods)]
-    parts += [_time_questions(size, device)] if not peers and methods is None else []
-    parts += [_time_products(size)] if device == "cpu" else []
+    whole = not peers and methods is None
+    parts += [_time_questions(size, device)] if whole else []
+    parts += [_time_products(size, asked=products)] if products or (whole and device == "cpu") else []
     if as_json:
         print(json.dumps({name: values for figures, _ in parts for name, values in figures.items()}, indent=1))
         return
@@ -102,12 +109,14 @@ def _time_peers(size: Size, device: str, turns: int) -> Measured:
     return {"peers": list(map(asdict, comparisons))}, [align_columns(peers.table(comparisons)), note]
 
 
-def _time_products(size: Size) -> Measured:
+def _time_products(size: Size, *, asked: bool) -> Measured:
+    """Time linear layers with a few rows; the table is shown where it was asked for, or where one is reordered."""
     from dataclasses import asdict
 
     from mmhall.benchmarks.timing import products
     from mmhall.cli.console import align_columns
 
     measured = products.measure(size)
+    shown = asked or any(product.chosen > 1 for product in measured)
     texts = [align_columns(products.table(measured)), products.describe(size)]
-    return {"products": list(map(asdict, measured))}, texts
+    return {"products": list(map(asdict, measured))}, texts if shown else []

@@ -25,7 +25,6 @@ from torch import Tensor
 from mmhall._transformers import caches
 from mmhall.attention import Exit, Exits, Frame, Memory, Plan, follow_frames
 from mmhall.generation._candidates import combine_scores
-from mmhall.generation._lockstep import lockstep_reference
 from mmhall.generation._prepare import PlannedBatch
 from mmhall.generation._shared_pass import ReadPrompts, join_prompts, prefill_shared
 from mmhall.generation._state import Group, prefill
@@ -54,7 +53,7 @@ class DecodeBatch:
         combine: Combine | None = None,
         *,
         exits: Exits | None = None,
-        reference: PlannedBatch | None = None,
+        references: Sequence[PlannedBatch] = (),
         reread: int | None = None,
     ) -> None:
         """Read all prompts.
@@ -64,20 +63,20 @@ class DecodeBatch:
             branches: The prompts of each branch.
             combine: Makes scores from the log-probabilities; None: the main rows' logits are the scores.
             exits: Inner layers whose logits are read in the main rows.
-            reference: Prompts read in lock step with the main ones, for ops to compare with.
+            references: Prompts read in lock step with the main ones, for ops to compare with: all of them, or where
+                the main ones share prefixes those of each pass over their ends.
             reread: How many of the last prompt tokens are read a second time: one, or all; None: none.
         """
         self.memory = main.memory
         self.candidates, self.lengths = torch.empty(0), list[list[int]]()
         self._combine = combine
         self._owners: Tensor | None = None
-        with lockstep_reference(main.plan, reference) as compared:
-            first = replace(main.frame, reference=compared)
-            with follow_frames(first):
-                read = [prefill_shared(main, exits) if reread is None else _read_twice(main, exits, first, reread)]
-        for branch in branches:
-            with follow_frames(branch.frame):
-                read.append(prefill_shared(branch))
+        read = [
+            prefill_shared(main, exits, references=references)
+            if reread is None
+            else _read_twice(main, exits, references, reread)
+        ]
+        read += map(prefill_shared, branches)
         self.parts = [(state, state.groups[0]) for state in join_prompts(read)]
 
     @property
@@ -221,15 +220,15 @@ class DecodeBatch:
         return [block.plan for _, group in self.parts for block in group.blocks if block.plan is not None]
 
 
-def _read_twice(main: PlannedBatch, exits: Exits | None, frame: Frame, count: int) -> ReadPrompts:
+def _read_twice(main: PlannedBatch, exits: Exits | None, references: Sequence[PlannedBatch], count: int) -> ReadPrompts:
     """Read a batch of prompts, and the last `count` tokens a second time: one, or all."""
-    second = replace(frame, reread=True, reference=None)
+    second = replace(main.frame, reread=True)
     if count == main.prepared.length:
         first = replace(main.prepared, cache=copy.deepcopy(main.prepared.cache))
-        prefill(replace(main, prepared=first))
+        prefill_shared(replace(main, prepared=first), references=references)
         with follow_frames(second):
             return ReadPrompts.of(prefill(main, exits))
-    (state,) = join_prompts([prefill_shared(main, exits, past=True)])
+    (state,) = join_prompts([prefill_shared(main, exits, past=True, references=references)])
     (group,) = state.groups
     last, early = state.ids[:, -1:], group.early
     state.drop_last()

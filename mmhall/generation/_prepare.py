@@ -126,17 +126,20 @@ class PlannedBatch:
         plan: What ops read and edit; None: nothing.
         memory: What ops have stored about its rows, which may include the encoded pictures.
         number: 0: the main batch, or the one in lock step with it; else the branch, from 1.
+        owners: As in `Frame`.
     """
 
     prepared: PreparedBatch
     plan: Plan | None = None
     memory: Memory = field(default_factory=Memory)
     number: int = 0
+    owners: Tensor | None = None
 
     @property
     def frame(self) -> Frame:
         """The frame of the passes that read the prompts."""
-        return Frame((Block(self.plan, self.prepared.length, number=self.number),), memory=self.memory)
+        block = Block(self.plan, self.prepared.length, number=self.number)
+        return Frame((block,), owners=self.owners, memory=self.memory)
 
 
 def prepare(model: PreTrainedModel, inputs: Mapping[str, Tensor], config: ResolvedSettings) -> PreparedBatch:

@@ -5,7 +5,8 @@ batch of their own. Its cache is joined with those of the batches that are being
 (`_together`). Each batch keeps its session, with ops, branches, memory and draws, so that an answer does not depend on
 which others are decoded beside it, except for rounding.
 
-A search, beams, and models whose caches cannot be joined take one batch after the other.
+A search and beams take one batch after the other, and so do prompts whose caches cannot be joined: those of some models
+and, of a model with cross-attention, with different numbers of pictures. What was found not to join is not tried again.
 
 A prompt that cannot be read or answered fails alone: the prompts of its batch are asked again one by one. Where memory
 is exhausted, fewer rows are decoded from then on.
@@ -107,7 +108,7 @@ class _Refilling:
         self._running: list[_Batch] = []
         self._each = recipe.config.num_return_sequences or 1
         self._searches = recipe.strategy.searches or recipe.config.num_beams > 1
-        self._joins = True
+        self._apart = set[frozenset[int]]()  # numbers of pictures of prompts that were found not to join
 
     def run(self) -> Iterator[Answered]:
         """Read and decode until no prompt waits and no answer is open."""
@@ -127,7 +128,15 @@ class _Refilling:
         if not self._running:
             return max(1, self._rows // self._each)
         free = self._rows - sum(batch.rows.size for batch in self._running)
-        return free // self._each if self._joins and free >= max(1, self._rows // _SHARE) else 0
+        return free // self._each if free >= max(1, self._rows // _SHARE) and self._may_join() else 0
+
+    def _may_join(self) -> bool:
+        """Whether the next prompts are not of a kind that was found not to join those that are answered."""
+        return not self._apart or self._kinds(self._waiting.pictures) not in self._apart
+
+    def _kinds(self, pictures: int) -> frozenset[int]:
+        """Return the numbers of pictures of the prompts that are answered, and of others."""
+        return frozenset({pictures, *(each.pictures for batch in self._running for each in batch.asked)})
 
     def _read(self, asked: list[Asked]) -> Iterator[Answered]:
         """Read prompts, and let them join; those of a search are answered at once."""
@@ -169,7 +178,7 @@ class _Refilling:
         if joined:
             self._running = batches
         else:
-            self._joins = False
+            self._apart.add(self._kinds(batch.asked[0].pictures))
             self._waiting.put_back(batch.asked)
 
     def _step(self) -> Iterator[Answered]:

@@ -24,7 +24,7 @@ from mmhall.generation._job import Decoding, Job, check_room, rewrite_inputs
 from mmhall.generation._prepare import PlannedBatch, PreparedBatch, prepare
 from mmhall.generation._sampling import Answers
 from mmhall.generation._shared_prefix import SharedPrefix, split_prefixes, why_whole
-from mmhall.strategies import Session, Strategy
+from mmhall.strategies import Branch, Session, Strategy
 from mmhall.words import decode_answer
 
 
@@ -209,14 +209,21 @@ def prefill_batch(
     if splits or session.search is not None:
         main, *branches = (replace(part, plan=part.plan or adapter.plan((), empty=True)) for part in (main, *branches))
     beside = session.reference
-    reference = (
-        None
-        if beside is None
-        else plan_batch(adapter, beside.inputs, beside.ops, config, empty=True, memory=main.memory)
-    )
+    references = [] if beside is None else _plan_references(adapter, beside, main, config)
     reread = None if not session.reread else 1 if adapter.can_drop_last_token else main.prepared.length
     exits = adapter.exits(session.exits) if session.exits else None
-    return DecodeBatch(main, branches, session.combine, exits=exits, reference=reference, reread=reread)
+    return DecodeBatch(main, branches, session.combine, exits=exits, references=references, reread=reread)
+
+
+def _plan_references(
+    adapter: Adapter, beside: Branch, main: PlannedBatch, config: ResolvedSettings
+) -> list[PlannedBatch]:
+    """Prepare the prompts in lock step with the main ones; those of each pass over ends of prompts by themselves."""
+    ask = partial(plan_batch, adapter, ops=beside.ops, config=config, empty=True, memory=main.memory)
+    if main.prepared.shared is None:
+        return [ask(beside.inputs)]
+    passes = [rows for rows, _ in main.prepared.shared.parts()]
+    return [replace(ask(adapter.picked(beside.inputs, rows.tolist())), owners=rows) for rows in passes]
 
 
 def _prefill_other(job: Job, session: Session, inputs: Inputs) -> DecodeBatch:
@@ -270,12 +277,12 @@ def _prepare_shared(
 ) -> PreparedBatch | None:
     """Prepare shared prefixes with their pictures, and the whole prompts as text; None: nothing is shared."""
     split = split_prefixes(adapter, inputs, ops)
-    prefixes = None if split is None else prepare(adapter.model, split.inputs, single)
+    prefixes = None if split is None else prepare(adapter.model_for(split.inputs), split.inputs, single)
     if split is None or prefixes is None or not caches.can_join([prefixes.cache] * 2):
         return None
     ids = inputs["input_ids"]
     blind = {"input_ids": ids.masked_fill(adapter.placeholders(ids), adapter.pad_token_id)}
-    text = prepare(adapter.model, {**blind, "attention_mask": inputs["attention_mask"]}, single)
+    text = prepare(adapter.model_for(blind), {**blind, "attention_mask": inputs["attention_mask"]}, single)
     return replace(text, input_ids=ids, shared=SharedPrefix(prefixes, split.of, split.rest))
 
 

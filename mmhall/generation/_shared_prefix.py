@@ -7,11 +7,14 @@ the whole prompt; results differ only by rounding.
 
 The pictures must be identical to the last pixel, and the prompts' rows must not attend to later tokens. A prefix ends
 before the first row that an op reads or edits (`Op.first_row`), so it is read without ops.
+
+Of prompts without pictures, which are short, only equal ones are read once, such as those of the picture-free branches
+of one question about several pictures. To read the ends of others by themselves takes more passes, and saves little.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -33,7 +36,7 @@ class PrefixSplit:
     Attributes:
         inputs: The prefixes, one for each picture, a batch of G rows.
         of: Index of each prompt's prefix, (N,).
-        rest: The rest of each prompt, (tokens,) each, N of them.
+        rest: The rest of each prompt, (tokens,) each, N of them; empty where whole prompts are equal.
     """
 
     inputs: Inputs
@@ -48,12 +51,17 @@ class SharedPrefix:
     Attributes:
         prepared: The G prefixes.
         of: Index of each prompt's prefix, (N,).
-        rest: The rest of each prompt, (tokens,) each.
+        rest: The rest of each prompt, (tokens,) each; empty where whole prompts are equal.
     """
 
     prepared: PreparedBatch
     of: Tensor
     rest: tuple[Tensor, ...]
+
+    @property
+    def whole(self) -> bool:
+        """Whether the prefixes are the whole prompts."""
+        return not any(map(len, self.rest))
 
     def parts(self) -> list[tuple[Tensor, Tensor]]:
         """Group prompts by the length of their rests: their indices, (n,), and the rests, (n, tokens)."""
@@ -66,19 +74,28 @@ class SharedPrefix:
 
 
 def split_prefixes(adapter: Adapter, inputs: Inputs, ops: Sequence[Op] = ()) -> PrefixSplit | None:
-    """Split prompts about one picture where they begin to differ or an op begins to act; None: nothing is shared."""
-    if not adapter.can_split_prompt or not isinstance(inputs, Batch) or not has_picture(inputs):
+    """Split prompts about one picture where they begin to differ or an op begins to act; None: nothing is shared.
+
+    Equal prompts without a picture are not split: their rests are empty.
+    """
+    pictured = has_picture(inputs)
+    if not isinstance(inputs, Batch) or (not adapter.can_split_prompt if pictured else ops):
         return None
-    groups = _groups(inputs)
+    groups = _groups(inputs, _same_pictures if pictured else _same_prompts)
     if len(groups) == len(inputs.singles):
         return None
+    if not pictured:
+        return _split(adapter, inputs, groups, [inputs.singles[group[0]]["input_ids"].shape[1] for group in groups])
     ends = first_rows(inputs, ops)
     cuts = [
         _prefix_length(adapter, [inputs.singles[row] for row in group], min(ends[row] for row in group))
         for group in groups
     ]
-    if not all(cuts):
-        return None
+    return _split(adapter, inputs, groups, cuts) if all(cuts) else None
+
+
+def _split(adapter: Adapter, inputs: Batch, groups: Sequence[list[int]], cuts: Sequence[int]) -> PrefixSplit:
+    """Split the prompts of each group after so many tokens."""
     of = torch.empty(len(inputs.singles), dtype=torch.long, device=inputs["input_ids"].device)
     for number, group in enumerate(groups):
         of[group] = number
@@ -89,11 +106,11 @@ def split_prefixes(adapter: Adapter, inputs: Inputs, ops: Sequence[Op] = ()) -> 
     return PrefixSplit(adapter.stack(prefixes), of, rest)
 
 
-def _groups(batch: Batch) -> list[list[int]]:
-    """Group rows with the same pictures and pixels."""
+def _groups(batch: Batch, same: Callable[[Batch, int, int], bool]) -> list[list[int]]:
+    """Group rows that are the same as the first of their group."""
     groups: list[list[int]] = []
     for row in range(len(batch.singles)):
-        group = next((group for group in groups if _same_pictures(batch, group[0], row)), None)
+        group = next((group for group in groups if same(batch, group[0], row)), None)
         if group is None:
             groups.append([row])
         else:
@@ -110,11 +127,17 @@ def _same_pictures(batch: Batch, a: int, b: int) -> bool:
     return all(torch.equal(first[key], second[key]) for key in first if key not in PER_POSITION)
 
 
+def _same_prompts(batch: Batch, a: int, b: int) -> bool:
+    """Whether two rows without pictures have the same text."""
+    first, second = batch.singles[a], batch.singles[b]
+    return all(torch.equal(first[key], second[key]) for key in first)
+
+
 def why_whole(adapter: Adapter, session: Session) -> str:
     """Return why the main prompts of a session cannot be read in two parts, whatever its ops do; "": they can."""
     if not adapter.can_split_prompt:
         return "this model reads a prompt at once"
-    if session.reference is not None:
+    if session.reference is not None and not isinstance(session.reference.inputs, Batch):
         return "another prompt is read in lock step with the whole one"
     if any(early.positions is not None for early in session.exits):
         return "predictions are read at positions of the prompt"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby, repeat
+from itertools import groupby, islice, repeat
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,11 @@ class Asked:
     error: MmhallError | None = None
 
     @property
+    def pictures(self) -> int:
+        """Number of its pictures."""
+        return len(_key(self.images))
+
+    @property
     def pair(self) -> tuple[Images, Prompt]:
         """Pictures and prompt."""
         return self.images, self.prompt
@@ -49,17 +54,17 @@ class Waiting:
         self._next, self._sole = deque[list[Asked]](), set[int]()
 
     def take(self, room: int, *, alone: bool = False) -> list[Asked]:
-        """Return the next prompts, at most `room`; none where the next ones belong together and do not fit.
+        """Return the next prompts, at most `room`; none where the next ones belong together and less than half fit.
 
         Args:
             room: Most prompts, >= 1.
-            alone: Take a part of prompts that belong together rather than none: there will be no more room.
+            alone: Take any part of prompts that belong together rather than none: there will be no more room.
         """
         taken: list[Asked] = []
         while group := self._next.popleft() if self._next else next(self._groups, []):
             sole = group[0].number in self._sole or group[0].error is not None
             alike = not taken or (not sole and bool(_key(taken[0].images)) == bool(_key(group[0].images)))
-            if not taken and alone and len(group) > room:
+            if not taken and len(group) > room and (alone or 2 * room >= len(group)):
                 self._next.appendleft(group[room:])
                 return group[:room]
             if not alike or len(taken) + len(group) > room:
@@ -69,6 +74,13 @@ class Waiting:
             if sole:
                 break
         return taken
+
+    @property
+    def pictures(self) -> int:
+        """Number of pictures of each of the next prompts; 0 where none waits."""
+        if not self._next:
+            self._next.extend(islice(self._groups, 1))
+        return self._next[0][0].pictures if self._next else 0
 
     def put_back(self, asked: Sequence[Asked], *, sole: bool = False) -> None:
         """Put prompts back to the front, to be taken together; or with `sole` each alone."""

@@ -10,7 +10,7 @@ import torch
 from torch import LongTensor, Tensor
 
 from mmhall.adapters import Adapter
-from mmhall.attention import Call, Op, first_marked
+from mmhall.attention import Call, Op
 from mmhall.strategies import Strategy
 
 
@@ -43,7 +43,8 @@ class RowStrategy(Strategy):
 class Steer(Op):
     """The base of ops that edit the newest row, or all rows behind the picture.
 
-    A subclass that reads other rows, or keeps values of all prompts in attributes, sets `first_row` to 0.
+    Each prompt is read by itself. A subclass that reads and edits no other rows says from which on (`Op.first_row`), so
+    that questions about one picture share what stands before.
     """
 
     writes = True
@@ -56,7 +57,6 @@ class Steer(Op):
             behind: Prompt positions to edit besides the newest row, (B, T) bool; None: no others.
         """
         self.layers = layers
-        self.first_row = -1 if behind is None else first_marked(behind)
         self._behind = behind
         self._positions = behind.any(dim=0).nonzero()[:, 0] if behind is not None else None
 
@@ -76,6 +76,8 @@ class Steer(Op):
 
 class RaiseColumns(Steer):
     """Raises the newest row's scores of some columns by a share of their size: s_k += strength_k |s_k|."""
+
+    first_row = -1
 
     def __init__(self, layers: frozenset[int], strength: Callable[[Call], Tensor]) -> None:
         """Set the strength of each column.

@@ -66,6 +66,19 @@ def test_whatever_others_do_to_its_tensors_is_kept(pair, change):
         grow(*pair, rows=len(pair[0].keys))
 
 
+def test_what_was_handed_out_before_a_crop_stays_as_it_was(pair):
+    layer, other = pair
+    grow(*pair)
+    (given, values), kept = (layer.keys, layer.values), (layer.keys.clone(), layer.values.clone())
+    for one in pair:
+        one.crop(-3)
+    grow(layer, other, 2)
+    torch.testing.assert_close((given, values), kept, rtol=0, atol=0)
+    place = layer.keys.data_ptr()
+    grow(layer, other)
+    assert layer.keys.data_ptr() == place  # copied once
+
+
 def test_after_a_reset_it_is_empty(pair):
     """Transformers' own keeps zeros in older versions."""
     pair[0].reset()

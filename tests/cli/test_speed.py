@@ -7,7 +7,8 @@ import json
 import pytest
 import torch
 
-from mmhall.benchmarks.timing import model, peers
+from mmhall.benchmarks.timing import model, peers, products
+from mmhall.cli.speed import _time_products
 
 
 @pytest.fixture(autouse=True)
@@ -16,13 +17,16 @@ def tiny(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
-def test_the_cost_of_a_strategy_stands_beside_that_of_linear_layers(cli):
-    printed = cli("speed", "vaf", "--turns", 1).stdout
+def test_the_cost_of_a_strategy_stands_beside_that_of_linear_layers_if_asked(cli):
+    printed = cli("speed", "vaf", "--turns", 1, "--products").stdout
+    lines = printed.splitlines()
+    table = next(number for number, line in enumerate(lines) if line.startswith("LINEAR LAYER"))
+    assert max(map(len, lines[table : table + 8])) <= 80
     assert printed.index("VARIANT") < printed.index("\nvaf ") < printed.index("LINEAR LAYER")
     assert "\noutput layer, 32000 x 128" in printed
     assert "A step of one row reads 18 MB of weights and 1 MB of cache." in printed
     assert f"{torch.get_num_threads()} threads" in printed.splitlines()[-1]
-    found = json.loads(cli("speed", "vaf", "--turns", 1, "--json").stdout)
+    found = json.loads(cli("speed", "vaf", "--turns", 1, "--products", "--json").stdout)
     assert [one["name"] for one in found["variants"]] == ["plain generate", "vaf"]
     assert [one["layer"] for one in found["products"]] == ["hidden x hidden", "output layer"]
     (limit,) = found["limit"]
@@ -30,6 +34,25 @@ def test_the_cost_of_a_strategy_stands_beside_that_of_linear_layers(cli):
     assert limit["cache"] == 2 * 2 * 128 * (576 + 41 + 32) * 4
     assert limit["bandwidth"] > 0
     assert set(found) == {"variants", "limit", "products"}
+
+
+def test_linear_layers_that_nobody_asked_for_are_not_shown(cli):
+    """Those of so small a model are left to torch, so that there is nothing to show without names either."""
+    assert "LINEAR LAYER" not in cli("speed", "vaf", "--turns", 1).stdout
+    assert "products" not in json.loads(cli("speed", "vaf", "--turns", 1, "--json").stdout)
+    assert _time_products(model.SMALL, asked=False)[1] == []
+    assert len(_time_products(model.SMALL, asked=True)[1]) == 2
+
+
+def test_linear_layers_that_are_reordered_are_shown(monkeypatch):
+    measured = products.Product("output layer", 8, 8, products.ROWS, (2.0,) * 4, (1.0,) * 4, chosen=2)
+    monkeypatch.setattr(products, "measure", lambda size: [measured])
+    assert len(_time_products(model.SMALL, asked=False)[1]) == 2
+
+
+def test_linear_layers_of_a_gpu_are_not_timed(refused, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert "products must be left out on a GPU" in refused("speed", "vaf", "--products")
 
 
 def test_peers_are_timed_alone(cli, monkeypatch):

@@ -132,6 +132,7 @@ def test_the_first_token_is_that_of_plain_decoding_and_ratios_of_one_change_noth
     lent(adapter, given(adapter, always, always, torch.full((depth, heads), 9.0)))
     (op,) = mmhall.strategy("adaiat").fitted(adapter).prepare(adapter, batch).ops
     assert op.rows(SimpleNamespace(step=0, newest=torch.tensor([9]))) is None  # no answer, no mean
+    assert op.first_row == -1  # questions about one picture share what stands before
     steered = written(adapter, batch, "adaiat(alpha=9, layers=':')")
     assert torch.equal(steered[:, 0], plain[:, 0])
     assert not torch.equal(steered, plain)

@@ -11,7 +11,7 @@ import torch
 from mmhall.attention import SELF_ATTENTION, Op, PassCount, count_passes
 from mmhall.decoders.opera import Retrospection
 from mmhall.errors import CompositionError
-from mmhall.generation import Ask, Feed, Keep, PromptSearch, Split, run_searches
+from mmhall.generation import Ask, Decoding, Feed, Keep, PromptSearch, Split, run_searches
 from mmhall.generation._scheduling import Scheduler
 from mmhall.generation._settings import Settings
 from mmhall.strategies import Composed, Session, Strategy, strategy
@@ -106,6 +106,24 @@ def test_opera_goes_back_in_some_prompts_while_others_go_on(name, others, gone_b
     assert len(alone) == len(backs) // 2
     assert any(done and prompts == len(REQUESTS) for done, prompts in passes), "nobody has caught up with the others"
     assert share < 0.7
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
+def test_candidates_of_all_prompts_are_written_and_confirmed_together(name, monkeypatch):
+    """Each pass is all prompts', and so is each pass over questions, of which there are at most eight for each."""
+    opened, read = [], Decoding.open
+
+    def counted_open(self, inputs, *given):
+        opened.append(len(inputs["input_ids"]))
+        return read(self, inputs, *given)
+
+    monkeypatch.setattr(Decoding, "open", counted_open)
+    method = strategy(f"self-verify(samples=3, objects={LETTERS})")
+    share = check(dotted(name), method, max_new_tokens=12, num_return_sequences=2)
+    assert share < 0.5
+    together = opened[: -(-sum(opened) // 2 // (8 * len(REQUESTS)))]
+    assert sum(together) == sum(opened) / 2
+    assert max(together) > max(opened[len(together) :])
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import torch
 from mmhall.adapters import adapter_for
 from mmhall.adapters._base import Request
 from mmhall.attention import EVERY, Op
-from mmhall.generation import _run as running
+from mmhall.generation import _run as running, why_not_shared
 from mmhall.generation._job import Job, StepScores
 from mmhall.generation._settings import Settings
-from mmhall.strategies import Session, strategy
+from mmhall.strategies import Branch, Session, Steer, strategy
 from tests.generation.reference import FAMILIES, QUIET, ours, picture
 from tests.jobs import run
 from tests.zoo import ZOO
@@ -44,10 +44,15 @@ READ_ONCE = (  # their ops leave a picture's rows alone
     "deco(alpha=6)",
     "flb(gamma=8, rate=1)",
     "m3id(decay=0.5, start=1, gate=1)",
+    "adhh(heads='0.0, 1.1', tau=0.1)",
+    "vista(rows='answer')",
+    "vhr(alpha=4, layers=':', positions='last')",
+    "vhr(alpha=4, layers=':', positions='last', scale_text=False, twin=3)",
+    "vhr(alpha=4, layers=':', positions='last')+vcd",
     "recomputed+vcd",
 )
 READ_AGAIN = {
-    "vhr(alpha=4)": "another prompt is read in lock step with the whole one",
+    "vhr(alpha=4)": "Reinforce reads or edits the picture's rows",
     "var(sink_dims=(0, 1), tau=1.2)": "_Redistribute reads or edits the picture's rows",
     "zerotuning(rate=20, heads='all', layers=':')": "_ScaleColumn reads or edits the picture's rows",
     "rudder(alpha=15)": "_AddVector reads or edits the picture's rows",
@@ -95,7 +100,7 @@ def test_a_picture_is_read_once_and_nobody_can_tell(spec, splits):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", OTHERS)
-@pytest.mark.parametrize("spec", [spec for spec in READ_ONCE if "only" not in spec and "kvsmooth" not in spec])
+@pytest.mark.parametrize("spec", [spec for spec in READ_ONCE if not spec.startswith(("only", "kvsmooth", "adhh"))])
 def test_nor_in_other_families(family, spec, splits):
     """With windows, tiles, keys that layers share, positions in three dimensions and recurrent layers."""
     check_alike(ours(family), spec)
@@ -165,6 +170,22 @@ class Remember(Op):
         return states + visit.memory[name][:, None]
 
 
+class Dim(Steer):
+    """Edits all rows of a prompt, and keeps what it found in them; it does not say where it begins."""
+
+    def __init__(self, inputs):
+        super().__init__(frozenset({0, 1}))
+        self.kept = {}
+
+    def rows(self, call):
+        return torch.arange(call.count)
+
+    def edit_probs(self, call, rows, probs):
+        if call.step == 0:
+            self.kept[call.layer] = probs.mean(dim=(1, 2, 3))
+        return probs * call.each(self.kept[call.layer])[:, None, None, None]
+
+
 def read(adapter, op, *, share):
     inputs, config = adapter.inputs(ASKED), Settings(max_new_tokens=4).resolved(adapter.generator)
     config.eos_token_id = None
@@ -189,11 +210,39 @@ def test_a_prefix_ends_before_the_first_row_of_an_op(family, behind, splits):
     assert all(len(row) - 1 - int(row.nonzero()[-1]) == behind for row in image)
 
 
+class Compared(AddFrom):
+    """Compares the last row with that of another prompt."""
+
+    compares = True
+
+    def __init__(self):
+        super().__init__(-1)
+
+
+def test_prompts_in_lock_step_that_cannot_be_read_apart_are_read_with_whole_ones():
+    adapter = ours("llava")
+    inputs = adapter.inputs(ASKED)
+    bare = adapter.without_image(inputs)
+    told = [
+        why_not_shared(adapter, inputs, Session(ops=[Compared()], branches=[Branch(beside, lockstep=True)]))
+        for beside in (bare, dict(bare))
+    ]
+    assert told == ["", "another prompt is read in lock step with the whole one"]
+
+
 def test_what_ops_remember_of_prompts_stays_with_them(splits):
     adapter = ours("llava")
     logits = [read(adapter, lambda inputs: Remember(), share=share) for share in (True, False)]
     torch.testing.assert_close(*logits, atol=2e-4, rtol=2e-4)
     assert splits[0] is not None
+
+
+def test_an_op_that_does_not_say_where_it_begins_reads_each_prompt_whole(splits):
+    adapter = ours("llava")
+    torch.testing.assert_close(*[read(adapter, Dim, share=share) for share in (True, False)], atol=0.0, rtol=0.0)
+    assert splits == [None]
+    session, inputs = Session(ops=[Dim(None)]), adapter.inputs(ASKED)
+    assert why_not_shared(adapter, inputs, session) == "Dim reads or edits the picture's rows"
 
 
 @pytest.mark.parametrize("spec", ["greedy", "pai", "gift"])

@@ -17,6 +17,7 @@ from mmhall.adapters import adapter_for
 from mmhall.attention import Op, PassCount, count_passes
 from mmhall.errors import GenerationError, ImageError, OptionError
 from mmhall.generation import _refilling as refilling, _together as together
+from mmhall.generation._waiting import queue
 from mmhall.strategies import Session, Strategy
 from tests.decoders.fitted import with_artifacts
 from tests.decoders.test_contract import COMPOSED, PLAIN, carries
@@ -258,15 +259,54 @@ def test_without_memory_for_one_row_it_is_an_error(monkeypatch):
     assert {str(error) for error in found.values()} == {"out of memory: no room"}
 
 
+def test_what_cannot_join_one_batch_joins_another(passes, monkeypatch):
+    """Prompts with and without a picture have no cache in common where layers attend to pictures only."""
+    adapter, tried, join = ours("mllama"), [], together.join_batches
+
+    def spied(batches):
+        tried.append(join(batches))
+        return tried[-1]
+
+    monkeypatch.setattr(refilling, "join_batches", spied)
+    bare = [type(REQUESTS[0])(f"Is there a {name}?", ()) for name in ("dog", "cat on the table", "cup")]
+    requests = [*REQUESTS[:2], *bare, *REQUESTS[:3], *bare]
+    with Ends(adapter, None):
+        free = [answer.token_ids for answer in asked(adapter, requests, "greedy", 1)]
+    with Ends(adapter, spread(free)):
+        alone = asked(adapter, requests, "greedy", 1)
+        passes.clear()
+        tried.clear()
+        answers = asked(adapter, requests, "greedy", 2)
+    assert [answer.token_ids for answer in answers] == [answer.token_ids for answer in alone]
+    assert tried.count(False) == 1
+    assert True in tried[tried.index(False) :]
+
+
+def test_a_part_of_the_questions_about_a_picture_is_taken_if_it_is_half():
+    def waiting():
+        return queue([("a.png", str(number)) for number in range(6)] + [("b.png", "6")], None, 16)
+
+    def numbers(taken):
+        return [one.number for one in taken]
+
+    assert numbers(waiting().take(2)) == []
+    assert numbers(waiting().take(2, alone=True)) == [0, 1]
+    rest = waiting()
+    assert numbers(rest.take(3)) == [0, 1, 2]
+    assert rest.pictures == 1
+    assert numbers(rest.take(4)) == [3, 4, 5, 6]
+    assert rest.pictures == 0
+
+
 def test_questions_about_one_picture_are_read_together_and_their_prefix_once():
     adapter = ours("llava")
     lvlm = LVLM(adapter.model, adapter.processor)
     image = REQUESTS[0].images[0]
-    questions = [f"Is there a {name} in the image?" for name in ("dog", "cup", "cat")]
+    questions = [f"Is there a {name} in the image?" for name in ("dog", "cup", "cat", "bus")]
     pairs = [(REQUESTS[3].images[0], "What?"), *((image, question) for question in questions)]
     alone = dict(lvlm.generate_many(pairs, batch_size=1, max_new_tokens=4))
-    answers = dict(lvlm.generate_many(pairs, batch_size=3, max_new_tokens=4))
-    assert [answers[number].token_ids for number in range(4)] == [alone[number].token_ids for number in range(4)]
+    answers = dict(lvlm.generate_many(pairs, batch_size=4, max_new_tokens=4))
+    assert [answers[number].token_ids for number in range(5)] == [alone[number].token_ids for number in range(5)]
     assert answers[1].usage.prompt_reads < 0.7 * alone[1].usage.prompt_reads
 
 

@@ -8,12 +8,14 @@ from transformers import PaliGemmaConfig, PaliGemmaForConditionalGeneration
 
 from mmhall.adapters._base import Adapter, Request
 from mmhall.adapters.paligemma import PaliGemmaAdapter
+from mmhall.attention import PassCount, count_passes
+from mmhall.generation._job import Job
 from mmhall.generation._prepare import PlannedBatch
-from mmhall.generation._run import prepare_inputs
+from mmhall.generation._run import prepare_inputs, run as running
 from mmhall.generation._settings import Settings
 from mmhall.generation._shared_pass import join_prompts, prefill_shared
 from mmhall.generation._shared_prefix import split_prefixes
-from mmhall.strategies import strategy
+from mmhall.strategies import Session, strategy
 from tests.generation.reference import FAMILIES, QUIET, endless, in_turn, ours, picture
 from tests.jobs import run
 from tests.zoo import ZOO
@@ -99,8 +101,55 @@ def test_prompts_about_different_pictures_share_nothing():
     assert cut_of([Request("Is there a dog?", (FIRST,)), Request("Is there a cat?", (same,))]) is None
 
 
-def test_prompts_without_a_picture_share_nothing():
-    assert cut_of([Request("Is there a dog?"), Request("Is there a cat?")]) is None
+def test_prompts_without_a_picture_share_nothing_but_equal_ones():
+    first, second = Request("Is there a dog?"), Request("Is there a cat?")
+    assert cut_of([first, second]) is None
+    cut = cut_of([first, second, first])
+    assert cut.of.tolist() == [0, 1, 0]
+    assert not any(len(rest) for rest in cut.rest)
+
+
+@QUIET
+@pytest.mark.parametrize("name", FAMILIES)
+def test_equal_prompts_without_a_picture_are_read_once(name):
+    """Of five, three are read, each padded to the longest."""
+    adapter, config = ours(name), Settings(max_new_tokens=4).resolved(ours(name).generator)
+    inputs = adapter.inputs([Request(text) for text in ("Is there a dog?", "Is there?", "Why?", "Is there?", "Why?")])
+    with torch.inference_mode():
+        read = []
+        for share in (True, False):
+            prepared = prepare_inputs(adapter, inputs, config, share=share)
+            count = PassCount()
+            with count_passes(count):
+                read.append(join_prompts([prefill_shared(PlannedBatch(prepared))])[0])
+            assert count.prompt_reads == (3 if share else 5) * inputs["input_ids"].shape[1]
+        for state in read:
+            state.read(inputs["input_ids"][:, -1:])
+    once, each = read
+    torch.testing.assert_close(once.logits, each.logits, atol=2e-4, rtol=2e-4)
+    assert torch.equal(once.ids, each.ids)
+
+
+@QUIET
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_picture_free_branch_of_the_same_question_is_read_once(name):
+    """With the last token of each main prompt read twice, beams, and a branch for each."""
+    adapter = ours(name)
+    asked = adapter.inputs([Request("Is there a dog?", (shown,)) for shown in (FIRST, SECOND, FIRST)])
+    for spec in ("vdd", "beam+vdd"):
+        method, chosen = strategy(spec), Settings(max_new_tokens=4)
+        config = chosen.resolved(adapter.generator, method.beams)
+        tokens = [run(adapter, asked, method, config, chosen.seed, share=share).tolist() for share in (True, False)]
+        assert tokens[0] == tokens[1]
+
+
+@QUIET
+@pytest.mark.parametrize("name", FAMILIES)
+def test_equal_prompts_may_be_read_twice(name):
+    adapter, config = ours(name), Settings(max_new_tokens=3).resolved(ours(name).generator)
+    inputs = adapter.inputs([Request("Is there a dog?"), Request("Why?"), Request("Is there a dog?")])
+    jobs = [Job(adapter, inputs, Session(reread=True), config, [], share=share) for share in (True, False)]
+    assert running(jobs[0]).tolist() == running(jobs[1]).tolist()
 
 
 def test_the_same_question_twice_keeps_one_token_to_read():

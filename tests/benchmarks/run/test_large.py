@@ -127,6 +127,22 @@ class TestPictures:
         assert set(ask(llava, run).values()) == {None}
         assert stored_fingerprints(run.store, "chair")["2"].sha256 == hashlib.sha256(whole).hexdigest()
 
+    def test_a_run_that_an_older_version_began_says_that_its_seconds_do_not_compare(self, begun, llava, scenes):
+        def told(run):
+            with closing(reopen(run.store.path.parent).store) as store:
+                return [text for text in reopen(store.path.parent).parts[0].remarks if "seconds" in text]
+
+        run = begun(GREEDY)
+        ask(llava, run)
+        assert told(run) == []
+        with run.store.writing() as connection:  # as older versions left it
+            connection.execute("delete from notes where key like '%opened apart'")
+        assert told(run) == []
+        ask(llava, begun(GREEDY, VDD))
+        ask(llava, begun(GREEDY, VDD))
+        (remark,) = told(run)
+        assert remark.startswith("the seconds of 4 of 8 answers come from an older version")
+
     def test_runs_of_older_versions_go_on_bound_to_their_pictures(self, begun, llava, scenes):
         """They have the digests with their items, and one of all pictures in their set-up."""
         run = begun()

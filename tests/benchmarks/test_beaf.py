@@ -172,6 +172,7 @@ def test_only_the_removed_object_changes():
     assert covered
 
 
+@pytest.mark.slow
 def test_drawn_pairs_ask_the_same_of_both(scenes):
     material = Beaf(edits=2).material(Source(scenes))
     by_kind = {kind: [i for i in material.items if i.truth["kind"] == kind] for kind in ("original", "removed", "kept")}

@@ -145,6 +145,7 @@ def test_captions_of_people_may_be_given(cli, refused, own_model, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_embedded_model_is_fitted_to_on_drawn_scenes(cli, picture_file):
     done = cli("fit", "lean(layer=3)", "--out", "lean.json")
     assert done.returncode == 0, done.stderr

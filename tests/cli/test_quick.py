@@ -89,6 +89,7 @@ def test_reading_commands_import_nothing_heavy(cli, model_folder, tmp_path):
     assert json.loads(told) == {" ".join(command): [] for command in commands}
 
 
+@pytest.mark.slow
 def test_what_is_declared_is_the_same_without_torch():
     left, cards, limits = json.loads(run(CARDS))
     assert left == []

@@ -124,6 +124,7 @@ def rows(out: Path) -> dict[str, list[object]]:
     return found
 
 
+@pytest.mark.slow
 def test_the_plan_counts_the_answers_that_are_then_given(asked, planned, reproduced):
     """8 distinct questions x 5, 2 captions x 5, 2 captions and 2 questions x 2."""
     counted = [int(number) for number in re.findall(r"^  (\d+) answers", planned, re.MULTILINE)]

@@ -61,6 +61,7 @@ def test_beaf_on_drawn_scenes(cli, model_folder):
     assert cli(*asked).returncode == 0  # goes on with the pictures that are there
 
 
+@pytest.mark.slow
 def test_probes_on_drawn_scenes(cli, model_folder):
     asked = ("bench", "agnosia(max_new_tokens=1)", "vlind(max_new_tokens=1)", "--scenes", "2", "--model", model_folder)
     done = cli(*asked, "--out", "run", "--json")

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 import torch
 
-from mmhall.benchmarks.timing import model, peers
+from mmhall.benchmarks.timing import model, peers, speed
 
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     monkeypatch.setattr(model, "SMALL", model.Size(2, 128, torch.float32))
+    monkeypatch.setattr(speed, "measure", partial(speed.measure, new_tokens=3))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
+@pytest.mark.slow
 def test_the_cost_of_a_strategy_stands_beside_that_of_linear_layers(cli):
     printed = cli("speed", "vaf", "--turns", 1).stdout
     assert printed.index("VARIANT") < printed.index("\nvaf ") < printed.index("LINEAR LAYER")
@@ -27,6 +30,7 @@ def test_the_cost_of_a_strategy_stands_beside_that_of_linear_layers(cli):
     assert set(found) == {"variants", "products"}
 
 
+@pytest.mark.slow
 def test_peers_are_timed_alone(cli, monkeypatch):
     monkeypatch.setattr(peers, "RIVALS", {"transformers": peers.RIVALS["transformers"][:1], "nobodys_toolkit": ()})
     printed = cli("speed", "--peers", "--turns", 1).stdout

@@ -32,6 +32,7 @@ def part(tmp_path_factory):
     return Part(chair, chair.items(pictures, 0), {one.id: one.path for one in pictures.pictures})
 
 
+@pytest.mark.slow
 def test_a_run_stores_it_with_the_baselines_captions(embedded, part):
     """As read from the whole caption, and asked one by one; no other captions have it."""
     asked = [Greedy(), strategy("vdd(alpha=0.5)")]

@@ -79,7 +79,8 @@ def verdicts(monkeypatch, truth, pictures, runs):
     return given
 
 
-LARGER = pytest.param(200, 40, marks=pytest.mark.slow), pytest.param(1000, 20, marks=pytest.mark.slow)
+LONG = (pytest.mark.slow, pytest.mark.long)
+LARGER = pytest.param(200, 40, marks=pytest.mark.slow), pytest.param(1000, 20, marks=LONG)
 
 
 @pytest.mark.parametrize(("pictures", "runs"), [(60, 100), *LARGER])

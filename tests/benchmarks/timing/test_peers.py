@@ -18,6 +18,7 @@ def few(monkeypatch):
     return lambda **rivals: monkeypatch.setattr(peers, "RIVALS", rivals)
 
 
+@pytest.mark.slow
 def test_transformers_writes_the_same_tokens_alone_in_a_batch_and_with_beams(few):
     rivals = peers.RIVALS["transformers"]
     few(transformers=tuple(replace(rival, prompts=min(rival.prompts, 3)) for rival in rivals))

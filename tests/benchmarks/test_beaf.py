@@ -149,6 +149,7 @@ def scenes(tmp_path_factory):
     return folder / "annotations.json"
 
 
+@pytest.mark.slow
 def test_only_the_removed_object_changes():
     """Outside its box, and the margin of its panel or shadow, each pixel stays; the others stay at least as visible."""
     removed = covered = 0

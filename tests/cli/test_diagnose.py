@@ -43,6 +43,7 @@ def test_pictures_of_ones_own(cli, tmp_path):
     assert "conflict" not in content["setup"]
 
 
+@pytest.mark.slow
 def test_what_is_refused(refused):
     assert "scenes must be an integer >= 1" in refused("diagnose", "--scenes", 0)
     assert "limit must be an integer >= 1" in refused("diagnose", "--limit", 0)

@@ -70,6 +70,7 @@ def ask(cli, picture_file, model, *more):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_fit_writes_what_generate_then_uses(cli, refused, own_model, pairs, picture_file):
     asked = ("generate", picture_file, "What?", "--model", own_model, "--strategy", "lean")
     assert "lean: needs an artifact fitted on this model" in refused(*asked)

@@ -99,6 +99,7 @@ def test_what_is_declared_is_the_same_without_torch():
     assert limits == repr([(load_target(t).grid, load_target(t).limits) for t in FAMILIES.values()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("typed", "offered"), [("mmhall ca", "caption"), ("mmhall caption --max", "--max-new-tokens")])
 def test_the_shell_completes_commands_and_options(typed, offered):
     asked = {"_MMHALL_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}

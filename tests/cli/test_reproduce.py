@@ -152,6 +152,7 @@ def test_the_page_says_what_it_is_and_compares(asked, reproduced):
     assert f"`mmhall report {folders} --html report.html`" in page
 
 
+@pytest.mark.slow
 def test_the_same_command_asks_nothing_anew(asked, reproduced):
     before = rows(asked[1])
     again = call(*asked[0])
@@ -162,6 +163,7 @@ def test_the_same_command_asks_nothing_anew(asked, reproduced):
     assert rows(asked[1]) == before
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_with_what_is_missing(asked, reproduced):
     """One answer is taken away: only that one is asked again, and with the same result."""
     before = rows(asked[1])

@@ -126,6 +126,7 @@ def has_tick(method, pictures, seed):
     return is_gain(benchmark.metrics[0], found.controls[method][0].difference)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pictures", "runs"),
     [(60, 24), pytest.param(200, 60, marks=LONG), pytest.param(1000, 40, marks=LONG)],

@@ -110,6 +110,7 @@ def test_without_scores_of_yes_nothing_is_denied():
     assert "least probable 40% deleted" in arms
 
 
+@pytest.mark.slow
 def test_what_is_not_stored_makes_no_filter_and_what_is_damaged_is_refused():
     item, row = sure((-1.0, 2.0), (-9.0, -1.5), (-2.0, 0.5), (-3.0, 4.0))
     assert stored_certainties(Chair(), [item], [replace(row, extra=None)]) is None

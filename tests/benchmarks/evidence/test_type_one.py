@@ -90,12 +90,14 @@ def ticks(pictures, runs, monkeypatch, gain=0.0):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pictures", [60, *(pytest.param(n, marks=LONG) for n in (200, 1000))])
 def test_chance_earns_a_tick_no_more_often_than_five_in_a_hundred(pictures, monkeypatch):
     for tick, named in ticks(pictures, RUNS, monkeypatch).items():
         assert sum(map(bool, named)) <= MOST, tick
 
 
+@pytest.mark.slow
 def test_a_real_gain_earns_both_ticks(monkeypatch):
     """Two fifths of the wrong answers put right, 8 points: m0 has both ticks in most of 200 pictures, m1 in few."""
     for tick, named in ticks(200, 20, monkeypatch, gain=0.4).items():

@@ -101,6 +101,7 @@ def test_disagreements_are_items_with_other_claims(results):
         results.disagreements("gift")
 
 
+@pytest.mark.slow
 def test_a_class_of_ones_own_is_found_by_name_after_it_is_registered(embedded, tmp_path, monkeypatch):
     monkeypatch.setattr(STRATEGIES, "_added", {})
     with pytest.raises(UnknownNameError):

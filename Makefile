@@ -16,15 +16,15 @@ SPECS := greedy brief beam vcd vdd pai vhr gift var
 TWO := -n 2 --dist worksteal  # each goes through folders of its own, so that models are built once; who is done helps
 export PYTHONDONTWRITEBYTECODE :=  # bytecode is kept: to make it anew takes every process that the tests start seconds
 
-.PHONY: help bench bench-all bench-mechanisms test check every-test quick-tests families compat docs lint types clean
+.PHONY: help bench bench-all bench-mechanisms test check most-tests quick-tests families compat docs lint types clean
 
 help:
 	@echo "make bench    compare strategies on the model and pictures that ship with mmhall"
 	@echo "make bench-all every strategy that the model can carry, each with five random twins; for a night"
 	@echo "make bench-mechanisms each strategy on the model that has the mechanism it acts on, and on one that has not"
-	@echo "make test     lint, types and every test but the long ones, on representative model families"
 	@echo "make check    lint, types and the quick tests"
-	@echo "make families every test on every model family, and the long tests: two Ray nodes, more of the page in a browser"
+	@echo "make test     lint, types and the tests of every kind, on some model families"
+	@echo "make families every test on every model family, and the long tests: training, Ray, simulations, guides as written"
 	@echo "make docs     the documentation as a site, in build/site; a broken link fails"
 	@echo "make compat   the quick tests on the oldest and the newest transformers (VERSIONS=5.25.0: on another one)"
 
@@ -70,19 +70,19 @@ bench-mechanisms: $(READY)
 	@echo "== positive and negative controls, at most 40 minutes on two cores; runs in $(RUN_MECHANISMS), a second call goes on"
 	@$(PYTHON) -m mmhall.benchmarks.mechanisms --out $(RUN_MECHANISMS) --workers 2
 
-# Lint and types run beside the tests; a failure of one does not stop the others.
+# CONTRIBUTING.md says which tests each lane runs. Lint and types run beside the tests; a failure of one does not stop the others.
 test: $(READY_TO_TEST)
-	@$(MAKE) -s -k -j 3 lint types every-test
+	@$(MAKE) -s -k -j 3 lint types most-tests
 
 check: $(READY_TO_TEST)
 	@$(MAKE) -s -k -j 3 lint types quick-tests
 
-every-test: $(READY_TO_TEST)
-	@echo "== every test, 11 to 20 minutes on two cores"
+most-tests: $(READY_TO_TEST)
+	@echo "== quick and slow tests, 6 to 12 minutes on two cores"
 	@$(PYTHON) -m pytest -q $(TWO)
 
 quick-tests: $(READY_TO_TEST)
-	@echo "== the quick tests, about a minute and a half on two cores"
+	@echo "== the quick tests, one to two minutes on two cores"
 	@$(PYTHON) -m pytest -q $(TWO) -m "not slow"
 
 families: $(READY_TO_TEST)

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import defaultdict
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -78,6 +79,9 @@ def make_random_llava(processor, *, seed: int = 0, kv_heads: int = 2) -> LlavaFo
 QUICK = {"llava", "qwen2_5_vl", "mllama"}
 ALONE = ("decoders", "generation")
 """Folders whose quick tests are content with LLaVA, but for those of what all families and strategies keep."""
+TAKING_TURNS, FEW = ("decoders", "generation", "attention", "analysis", "closed"), 3
+"""Folders whose tests of more families than these few meet two of them, in turn; but for what all families keep."""
+EVERY_FAMILY = ("test_contract.py", "test_families.py")
 
 
 def pytest_addoption(parser):
@@ -98,27 +102,42 @@ def pytest_unconfigure():
 def pytest_collection_modifyitems(config, items):
     """Run representatives of the ways in which families behave, but the adapter contract on every family.
 
-    The quick lane runs the three that differ most. Long tests run with every family, or if they are asked for.
+    Tests of what acts in every family alike meet LLaVA and, in turn, one of the other representatives. The quick lane
+    runs the three that differ most. Long tests run with every family, or if they are asked for.
     """
     from tests.zoo import REPRESENTATIVES, ZOO
 
     every, kept, left = config.getoption("--families") == "all", [], []
     long = every or "long" in config.getoption("markexpr")
+    met = defaultdict(set)
     for item in items:
-        families = set(ZOO) & {value for value in parameters(item) if isinstance(value, str)}
-        wanted = every or families <= set(REPRESENTATIVES) or item.get_closest_marker("contract")
+        met[item.path, item.originalname] |= families_of(item, ZOO)
+    for item in items:
+        families = families_of(item, ZOO)
+        meant = [name for name in REPRESENTATIVES if name in met[item.path, item.originalname]]
+        folder, file = item.path.parent.name, item.path.name
+        if folder in TAKING_TURNS and file not in EVERY_FAMILY and len(meant) > FEW:
+            meant = in_their_turn(f"{folder}/{file}", meant)
+        wanted = every or families <= set(meant) or item.get_closest_marker("contract")
         wanted = wanted and (long or not item.get_closest_marker("long"))
         (kept if wanted else left).append(item)
-        alone = item.path.parent.name in ALONE and item.path.name not in ("test_contract.py", "test_families.py")
+        alone = folder in ALONE and file not in EVERY_FAMILY
         if not families <= ({"llava"} if alone else QUICK):
             item.add_marker(pytest.mark.slow)
     items[:] = kept
     config.hook.pytest_deselected(items=left)
 
 
-def parameters(item):
-    """Values that a test was parametrised with."""
-    return getattr(getattr(item, "callspec", None), "params", {}).values()
+def families_of(item, zoo):
+    """Families among the values that a test was parametrised with."""
+    values = getattr(getattr(item, "callspec", None), "params", {}).values()
+    return set(zoo) & {value for value in values if isinstance(value, str)}
+
+
+def in_their_turn(file, families):
+    """The first family, and that of the others whose turn it is in a file: its name decides."""
+    first, *others = families
+    return [first, others[sum(file.encode()) % len(others)]]
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -95,6 +95,7 @@ def test_what_cannot_be_compared_is_refused(embedded, told, why):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_notebook_of_the_documentation_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     text = (ROOT / "docs" / "first-look.ipynb").read_text(encoding="utf-8")

@@ -58,6 +58,7 @@ def test_three_heads_of_a_layer_rest_on_the_first_token(answered):
     assert rest[:, :LOOKING].mean() < 0.4
 
 
+@pytest.mark.slow
 def test_var_finds_the_massive_dimensions_at_the_first_token_and_acts():
     """Those of the first token, one of which the corners have, too; a large model's are found in the same way."""
     lvlm = mmhall.load(NAME)

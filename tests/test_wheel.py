@@ -104,6 +104,7 @@ def test_its_description_leads_to_the_repository(built):
     assert set(told.get_all("Provides-Extra")) == {"accelerate", "ray", "docs", "heic", "dev"}
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_an_environment_with_the_wheel_alone_works(environment, tmp_path):
     (tmp_path / "user.py").write_text(USER)

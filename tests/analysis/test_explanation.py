@@ -31,6 +31,7 @@ from tests.lean import Lean
 
 pytestmark = [QUIET, pytest.mark.usefixtures("clip", "detector")]
 
+LONG = pytest.mark.long
 NEW = 6
 GUIDED = f"cgd(clip={str(CLIP)!r}, keep=1, candidates=3)"  # with more texts, rows depend on their lengths
 WRITTEN = {
@@ -111,7 +112,9 @@ def test_passes_and_rows_are_those_of_a_run_in_plain_readable_data(spec):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mllama", "qwen2_5_vl", "qwen3_5", "instructblip", "gemma4"])
+@pytest.mark.parametrize(
+    "name", ["mllama", "qwen3_5", *(pytest.param(one, marks=LONG) for one in ("qwen2_5_vl", "instructblip", "gemma4"))]
+)
 def test_other_families_cost_what_is_said(name):
     """Of Mllama, a branch without a picture steps apart; a recurrent layer has the whole prompt read twice."""
     model = lvlm(name)

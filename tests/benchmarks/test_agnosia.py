@@ -201,6 +201,7 @@ def scenes(tmp_path_factory):
     return folder / "annotations.json"
 
 
+@pytest.mark.slow
 def test_drawn_pairs(scenes):
     made = Agnosia()
     material = made.material(Source(scenes))
@@ -223,6 +224,7 @@ def test_drawn_pairs(scenes):
     assert made.material(Source(scenes, seed=1, limit=1)).items != first.items
 
 
+@pytest.mark.slow
 def test_drawn_choices(scenes):
     made = Agnosia(form="choice")
     material = made.material(Source(scenes, limit=1))

@@ -149,6 +149,7 @@ def scenes(tmp_path_factory):
     return folder / "annotations.json"
 
 
+@pytest.mark.slow
 def test_only_the_removed_object_changes():
     """Outside its box, and the margin of its panel or shadow, each pixel stays; the others stay at least as visible."""
     removed = covered = 0
@@ -172,6 +173,7 @@ def test_only_the_removed_object_changes():
     assert covered
 
 
+@pytest.mark.slow
 def test_drawn_pairs_ask_the_same_of_both(scenes):
     material = Beaf(edits=2).material(Source(scenes))
     by_kind = {kind: [i for i in material.items if i.truth["kind"] == kind] for kind in ("original", "removed", "kept")}

@@ -72,6 +72,7 @@ def test_scores():
     assert [clip_score(cosine) for cosine in (-1.0, 0.0, 0.4, 1.0)] == [0.0, 0.0, 1.0, 2.5]
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(st.floats(-1, 1), max_size=4), min_size=3, max_size=3), st.lists(st.floats(-1, 1), min_size=3))
 def test_counts_against_a_plain_second_version(cosines, wholes):
     rows = [row(str(n), " ".join(["Dog."] * len(cosines[n])), kept(cosines[n], wholes[n])) for n in range(3)]
@@ -124,6 +125,7 @@ def test_measured_is_what_the_clip_says(clip, picture_file):
         assert compare_caption(loaded, picture_file, silent) == kept([], 0.0) | {"clip": str(clip)}
 
 
+@pytest.mark.slow
 def test_a_run_measures_and_reports_without_the_clip(clip, llava, tmp_path):
     list(write_scenes(tmp_path / "scenes", 3, 0))
     made = benchmark(f"clip(model={str(clip)!r}, max_new_tokens=6)")

@@ -126,6 +126,7 @@ def asked(pictures, tmp_path):
     return made
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "token"), [("embedded", "mean"), ("llava", "first"), ("qwen2_5_vl", "mean"), ("gemma3", "first")]
 )

@@ -37,6 +37,7 @@ def test_every_drawing_has_several_variants_that_differ():
         assert len({sprite(name, v).tobytes() for v in range(count)}) == count >= 4, name
 
 
+@pytest.mark.slow
 def test_the_same_seed_draws_the_same_bytes(tmp_path):
     def drawn(name, count):
         for _ in write_scenes(tmp_path / name, count, seed=7):
@@ -68,6 +69,7 @@ def test_other_seeds_draw_other_scenes():
     assert make_scene(1, 0).image.tobytes() != make_scene(2, 0).image.tobytes()
 
 
+@pytest.mark.slow
 def test_the_annotation_file_is_coco_detection(tmp_path):
     list(write_scenes(tmp_path, 12, seed=3, conflict=1.0))
     data = json.loads((tmp_path / "annotations.json").read_text())

@@ -181,6 +181,7 @@ def test_strategies_are_compared_on_what_leads_did():
 SAID = st.sampled_from(["Yes", "No", "no, nothing", "maybe", "", "Yes and no"])
 
 
+@pytest.mark.slow
 @given(
     st.sampled_from(list(RULES)),
     st.lists(st.tuples(st.sampled_from(["yes", "no"]), SAID, SAID), min_size=10, max_size=10),

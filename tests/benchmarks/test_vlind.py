@@ -194,6 +194,7 @@ def scenes(tmp_path_factory):
     return folder / "annotations.json"
 
 
+@pytest.mark.slow
 def test_drawn_instances_are_true(scenes):
     """The statements, and what only the companion's place differs in."""
     instances, plans = draw_instances(scenes, 0, 2)
@@ -216,6 +217,7 @@ def test_drawn_instances_are_true(scenes):
         assert f"and no {usual}." in one.context
 
 
+@pytest.mark.slow
 def test_drawn_instances_as_questions(scenes):
     made = Vlind(prompt="question")
     material = made.material(Source(scenes, limit=2))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from mmhall.results.capability import NOT_MEASURED
 
 
@@ -14,6 +16,7 @@ def results(path, score, strategy=None, model="mmhall"):
     return path
 
 
+@pytest.mark.slow
 def test_scores_stand_beside_the_gain_or_are_said_to_be_missing(cli, refused, model_folder, tmp_path):
     """70.2 of greedy and 56.4 of vdd are -13.8, in the line of the gain; vcd has no score."""
     (tmp_path / "model").symlink_to(model_folder)

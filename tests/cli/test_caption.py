@@ -49,6 +49,7 @@ def by_name(folder):
     return {(line["image"], line["strategy"]): line for line in lines(folder)}
 
 
+@pytest.mark.slow
 def test_every_picture_has_a_line_for_each_strategy(caption, cli, scenes, model_folder, tmp_path):
     done = caption()
     assert done.returncode == 0, done.stderr
@@ -74,6 +75,7 @@ def test_every_picture_has_a_line_for_each_strategy(caption, cli, scenes, model_
         )
 
 
+@pytest.mark.slow
 def test_a_stopped_file_goes_on_and_nothing_is_asked_again(caption, tmp_path, monkeypatch):
     assert caption().returncode == 0
     whole, file = by_name(tmp_path), tmp_path / "answers.jsonl"
@@ -97,6 +99,7 @@ def test_a_stopped_file_goes_on_and_nothing_is_asked_again(caption, tmp_path, mo
     assert len(by_name(tmp_path)) == 12
 
 
+@pytest.mark.slow
 def test_a_file_goes_on_wherever_it_was_cut_and_whatever_its_texts_hold(caption, tmp_path):
     """A text may hold line separators; a cut may split a letter, or take nothing but the last end of a line."""
     told = ("--prompt", "Was siehst du?\u2028Für dich\u0085")
@@ -111,6 +114,7 @@ def test_a_file_goes_on_wherever_it_was_cut_and_whatever_its_texts_hold(caption,
         assert sorted(line for line in file.read_bytes().split(b"\n") if b'"error"' not in line) == whole
 
 
+@pytest.mark.slow
 def test_a_strategy_with_other_options_in_force_is_refused(caption, tmp_path):
     assert caption().returncode == 0
     file = tmp_path / "answers.jsonl"
@@ -121,6 +125,7 @@ def test_a_strategy_with_other_options_in_force_is_refused(caption, tmp_path):
     assert "was made with fitted 'vcd(alpha=0.7" in done.stderr
 
 
+@pytest.mark.slow
 def test_the_mended_picture_is_asked_again(caption, pictures, scenes, tmp_path):
     caption()
     shutil.copy(scenes / "000004.png", pictures / "a-broken.png")
@@ -128,6 +133,7 @@ def test_the_mended_picture_is_asked_again(caption, pictures, scenes, tmp_path):
     assert not any("error" in line for line in lines(tmp_path))
 
 
+@pytest.mark.slow
 def test_out_of_memory_halves_the_batch(caption, monkeypatch, tmp_path):
     generate = LVLM.generate_batch
 
@@ -140,6 +146,7 @@ def test_out_of_memory_halves_the_batch(caption, monkeypatch, tmp_path):
     assert "has 6 of 8 answers" in caption().stderr
 
 
+@pytest.mark.slow
 def test_score_reads_the_file(caption, cli, scenes):
     caption()
     done = cli("score", "chair", "answers.jsonl", "--data", scenes / ANNOTATIONS, "--json")
@@ -147,6 +154,7 @@ def test_score_reads_the_file(caption, cli, scenes):
     assert json.loads(done.stdout)["setup"]["strategies"] == ["greedy", "vcd(alpha=0.5)"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "told"),
     [
@@ -165,6 +173,7 @@ def test_what_cannot_go_on_is_refused(caption, pictures, more, told):
     assert told in done.stderr
 
 
+@pytest.mark.slow
 def test_a_folder_without_pictures_and_a_foreign_file_are_refused(refused, caption, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "holds no pictures" in refused("caption", "empty", "--out", "a.jsonl")

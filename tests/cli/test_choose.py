@@ -7,6 +7,7 @@ import json
 import pytest
 
 
+@pytest.mark.slow
 def test_choose_prints_the_winner_and_a_table(cli, model_folder, picture_file):
     asked = ("choose", picture_file, "Is there a dog?", "--model", model_folder)
     told = json.loads(cli(*asked, "--calibrate", "none+unk", "--mode", "identity", "--json").stdout)
@@ -35,6 +36,7 @@ def test_choose_takes_any_choices_and_needs_no_calibration(cli, model_folder, pi
     assert lines[6] == "scored as strings; calibration: none"
 
 
+@pytest.mark.slow
 def test_choose_rotates_choices_and_takes_words_of_the_domain(cli, model_folder, picture_file):
     asked = ("choose", picture_file, "What is this?", "--model", model_folder, "--choice", "a dog", "--choice", "a cat")
     calibrated = (*asked, "--rotate", "--calibrate", "words(words=('cup', 'car'), count=2)")

@@ -89,6 +89,7 @@ def test_generate_draws_a_heat_map_beside_its_answer(cli, model_folder, picture_
         assert len(sheet.convert("L").getcolors() or range(999)) > 20
 
 
+@pytest.mark.slow
 def test_generate_answers_and_tells_all_as_json(cli, model_folder, picture_file):
     told = cli(
         "generate",
@@ -400,6 +401,7 @@ TOO_LONG = [
 ]
 
 
+@pytest.mark.slow
 def test_a_name_that_no_file_can_have_is_one_line(refused, picture_file):
     for arguments in TOO_LONG:
         line = refused(*arguments)

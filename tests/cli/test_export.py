@@ -31,6 +31,7 @@ def run(cli, model_folder, kept, tmp_path):
     return "r"
 
 
+@pytest.mark.slow
 def test_scores_of_an_export_are_those_of_the_run(cli, run, tmp_path):
     """Also without the pictures; what differs is what nobody asked for: cost."""
     assert cli("export", run, "--to", "a.jsonl").returncode == 0

@@ -70,6 +70,7 @@ def ask(cli, picture_file, model, *more):
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_fit_writes_what_generate_then_uses(cli, refused, own_model, pairs, picture_file):
     asked = ("generate", picture_file, "What?", "--model", own_model, "--strategy", "lean")
     assert "lean: needs an artifact fitted on this model" in refused(*asked)
@@ -145,6 +146,7 @@ def test_captions_of_people_may_be_given(cli, refused, own_model, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_embedded_model_is_fitted_to_on_drawn_scenes(cli, picture_file):
     done = cli("fit", "lean(layer=3)", "--out", "lean.json")
     assert done.returncode == 0, done.stderr

@@ -43,6 +43,7 @@ def test_prompts_out_and_replies_in(cli, run, folder, template, tmp_path):
     assert len(replies_of(run)) == 4
 
 
+@pytest.mark.slow
 def test_nothing_is_asked_without_being_told_whom(refused, folder, template, tmp_path):
     assert "source must be one of --endpoint, --replies or --requests, got None" in refused("judge", folder)
     two = ("judge", folder, "--replies", "a", "--requests", "b")

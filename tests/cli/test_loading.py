@@ -50,6 +50,7 @@ def test_what_cannot_be_is_one_line(refused, model_folder, picture_file):
     assert "given together with --model" in refused("show", "vcd", "--dtype", "float16")
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_with_the_same_ones_only(cli, refused, model_folder):
     asked = ("bench", "chair(max_new_tokens=2)", "--scenes", "1", "--out", "run", "--model", model_folder)
     given = ("--processor", "do_rescale=true", "--model-arg", "attn_implementation=sdpa")

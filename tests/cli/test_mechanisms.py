@@ -34,6 +34,7 @@ def plan(cli, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_expectations_beside_what_happened(plan, tmp_path):
     """`var` finds no massive dimension in the plain model; the carrier is not shipped."""
     plan, commands = plan

@@ -34,6 +34,7 @@ def text(words):
     return {"type": "text", "text": words}
 
 
+@pytest.mark.slow
 def test_generate_and_choose_ask_messages_with_pictures_beside_the_file(
     cli, asking, model_folder, picture_file, pictures, tmp_path
 ):

@@ -59,6 +59,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.slow
 def test_paths_and_options_are_told_before_a_model_that_cannot_be_loaded(refused, spoiled):
     Path("here.json").write_text("{}")
     model = spoiled("config.json")

@@ -89,6 +89,7 @@ def test_reading_commands_import_nothing_heavy(cli, model_folder, tmp_path):
     assert json.loads(told) == {" ".join(command): [] for command in commands}
 
 
+@pytest.mark.slow
 def test_what_is_declared_is_the_same_without_torch():
     left, cards, limits = json.loads(run(CARDS))
     assert left == []
@@ -98,6 +99,7 @@ def test_what_is_declared_is_the_same_without_torch():
     assert limits == repr([(load_target(t).grid, load_target(t).limits) for t in FAMILIES.values()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("typed", "offered"), [("mmhall ca", "caption"), ("mmhall caption --max", "--max-new-tokens")])
 def test_the_shell_completes_commands_and_options(typed, offered):
     asked = {"_MMHALL_COMPLETE": "complete_bash", "COMP_WORDS": typed, "COMP_CWORD": str(typed.count(" "))}

@@ -124,6 +124,7 @@ def rows(out: Path) -> dict[str, list[object]]:
     return found
 
 
+@pytest.mark.slow
 def test_the_plan_counts_the_answers_that_are_then_given(asked, planned, reproduced):
     """8 distinct questions x 5, 2 captions x 5, 2 captions and 2 questions x 2."""
     counted = [int(number) for number in re.findall(r"^  (\d+) answers", planned, re.MULTILINE)]
@@ -151,6 +152,7 @@ def test_the_page_says_what_it_is_and_compares(asked, reproduced):
     assert f"`mmhall report {folders} --html report.html`" in page
 
 
+@pytest.mark.slow
 def test_the_same_command_asks_nothing_anew(asked, reproduced):
     before = rows(asked[1])
     again = call(*asked[0])
@@ -161,6 +163,7 @@ def test_the_same_command_asks_nothing_anew(asked, reproduced):
     assert rows(asked[1]) == before
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_with_what_is_missing(asked, reproduced):
     """One answer is taken away: only that one is asked again, and with the same result."""
     before = rows(asked[1])

@@ -14,6 +14,7 @@ def written(tmp_path, model_folder):
     (tmp_path / "mine.yaml").write_text(FILE.format(model_folder))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("written")
 def test_a_file_makes_a_run_which_goes_on_and_gains_strategies(cli):
     first = cli("run", "mine.yaml")
@@ -38,6 +39,7 @@ def test_what_cannot_be_is_one_line_and_writes_nothing(refused):
     assert sorted(path.name for path in Path().iterdir()) == ["bad.yaml", "mine.yaml"]
 
 
+@pytest.mark.slow
 def test_runs_that_differ_in_their_seed_go_on_where_their_file_is(cli, model_folder):
     text = "benchmarks: pope(sample=True)\nscenes: 1\nseeds: [0, 1]\nmodel: {}\n"
     Path("mine.yaml").write_text(text.format(model_folder))

@@ -26,6 +26,7 @@ def bench(cli, model_folder):
     return run
 
 
+@pytest.mark.slow
 def test_amber(bench, amber, tmp_path):
     got = bench("amber-d(max_new_tokens=2)", amber)
     assert got["overall", "accuracy"]["under"] == 12
@@ -51,6 +52,7 @@ def test_popes_nine_cells(bench, tmp_path):
     assert got["mean", "accuracy"]["value"] == pytest.approx(sum(cells) / 9)
 
 
+@pytest.mark.slow
 def test_beaf_on_drawn_scenes(cli, model_folder):
     asked = ("bench", "beaf(max_new_tokens=1)", "--scenes", "2", "--model", model_folder, "--out", "run", "--json")
     done = cli(*asked)
@@ -61,6 +63,7 @@ def test_beaf_on_drawn_scenes(cli, model_folder):
     assert cli(*asked).returncode == 0  # goes on with the pictures that are there
 
 
+@pytest.mark.slow
 def test_probes_on_drawn_scenes(cli, model_folder):
     asked = ("bench", "agnosia(max_new_tokens=1)", "vlind(max_new_tokens=1)", "--scenes", "2", "--model", model_folder)
     done = cli(*asked, "--out", "run", "--json")
@@ -86,6 +89,7 @@ def test_mme(bench, tmp_path):
     assert ("count", "acc") not in got
 
 
+@pytest.mark.slow
 def test_hallusion(bench, tmp_path):
     for each in RECORDS:
         if each["filename"]:

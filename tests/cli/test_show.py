@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
+
 from mmhall.benchmarks import BENCHMARKS
 from mmhall.decoders import STRATEGIES
 from mmhall.options import rules
 from mmhall.strategies._docs import card
 
 
+@pytest.mark.slow
 def test_a_strategy_shows_its_card_and_options(cli):
     for name in STRATEGIES.names():
         done = cli("show", name)
@@ -37,6 +40,7 @@ def test_show_tells_what_a_model_gives_away(cli):
     assert "found in this model" in cli("show", "var", "--model", "embedded").stdout
 
 
+@pytest.mark.slow
 def test_every_benchmark_shows_its_card_and_options(cli):
     for name in BENCHMARKS.names():
         done = cli("show", name)

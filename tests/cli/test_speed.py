@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import pytest
 import torch
 
-from mmhall.benchmarks.timing import model, peers, products
+from mmhall.benchmarks.timing import model, peers, products, speed
 from mmhall.cli.speed import _time_products
 
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch):
     monkeypatch.setattr(model, "SMALL", model.Size(2, 128, torch.float32))
+    monkeypatch.setattr(speed, "measure", partial(speed.measure, new_tokens=3))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
 
 
+@pytest.mark.slow
 def test_the_cost_of_a_strategy_stands_beside_that_of_linear_layers_if_asked(cli):
     printed = cli("speed", "vaf", "--turns", 1, "--products").stdout
     lines = printed.splitlines()
@@ -36,6 +39,7 @@ def test_the_cost_of_a_strategy_stands_beside_that_of_linear_layers_if_asked(cli
     assert set(found) == {"variants", "limit", "products"}
 
 
+@pytest.mark.slow
 def test_linear_layers_that_nobody_asked_for_are_not_shown(cli):
     """Those of so small a model are left to torch, so that there is nothing to show without names either."""
     assert "LINEAR LAYER" not in cli("speed", "vaf", "--turns", 1).stdout
@@ -55,6 +59,7 @@ def test_linear_layers_of_a_gpu_are_not_timed(refused, monkeypatch):
     assert "products must be left out on a GPU" in refused("speed", "vaf", "--products")
 
 
+@pytest.mark.slow
 def test_peers_are_timed_alone(cli, monkeypatch):
     monkeypatch.setattr(peers, "RIVALS", {"transformers": peers.RIVALS["transformers"][:1], "nobodys_toolkit": ()})
     printed = cli("speed", "--peers", "--turns", 1).stdout

@@ -160,6 +160,8 @@ def test_too_few_pictures(refused, model_folder):
     assert "3 pictures are too few" in refused("tune", "vcd", "--n", "3", "--model", model_folder, "--out", "x.json")
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_search_goes_on_where_it_was(cli, own_model, tmp_path, monkeypatch):
     """What is found is used only where it is asked for."""
     asked = ("tune", "vcd", "--model", own_model, *QUICK)

@@ -147,6 +147,7 @@ class Decaying(Strategy):
         return step.main - 0.4 * past
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["beams", "deleted"])
 def test_what_a_contrast_remembers_is_that_of_the_text(variant):
     """Texts are read anew after each noun, with another token at their end."""

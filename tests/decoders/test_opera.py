@@ -66,7 +66,7 @@ def silent_on_specials(processor, seed):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seeds", [(0, 1), (5, 6)])
+@pytest.mark.parametrize("seeds", [(0, 1), pytest.param((5, 6), marks=pytest.mark.long)])
 def test_random_searches_are_the_references(processor, pictures, seeds):
     """The last layer looks away from all before the tenth token, and sharply, so that stripes come and stay.
 

@@ -56,6 +56,7 @@ def drawn_orders(count, seed):
     return [tuple(random_orders.sample(range(count), count)) for _ in range(50)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "what"), [("llava", "pictures"), ("qwen2_5_vl", "pictures"), ("llava", "texts")])
 def test_fifty_random_orders_give_one_answer(name, what):
     """Of three pictures, or of five texts; plain decoding answers in several ways."""
@@ -77,6 +78,7 @@ def test_fifty_random_orders_give_one_answer(name, what):
 SEARCH = "opera(num_attn_candidates=3, penalty_weights=20.0, threshold=2, scale_factor=400.0)+pine"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spec", "decoding"),
     [("pine", {"num_beams": 3}), ("pine", {"do_sample": True, "seed": 3}), (SEARCH, {"num_beams": 2})],

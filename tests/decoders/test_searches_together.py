@@ -24,7 +24,8 @@ from tests.jobs import decode, run
 pytestmark = [QUIET, pytest.mark.usefixtures("clip", "detector")]
 
 GOES_BACK = "opera(threshold=1, scale_factor=20, num_attn_candidates=3)"
-LONG = 24
+LENGTH = 24
+LONG = (pytest.mark.slow, pytest.mark.long)
 WILD = f"cgd(clip={str(CLIP)!r}, temperature=1.5, alpha=0.05)"
 
 
@@ -131,22 +132,30 @@ def test_candidates_of_all_prompts_are_written_and_confirmed_together(name, monk
 )
 def test_sentences_of_all_prompts_are_drawn_together(name, spec):
     """Texts have lengths of their own: without ops they share passes, each padded on the left."""
-    share = check(dotted(name), strategy(spec), max_new_tokens=LONG, num_return_sequences=2)
+    share = check(dotted(name), strategy(spec), max_new_tokens=LENGTH, num_return_sequences=2)
     apart = name == "mllama" and "vdd" in spec  # caches with and without a picture cannot be joined
     assert share < (1 if apart else 0.6)
 
 
-@pytest.mark.parametrize("other", ["vhr(alpha=4)", "acg", "only", "memvr(gate=0.1)", "kvsmooth", "resdec(beta=0)"])
+@pytest.mark.parametrize(
+    "other",
+    [
+        pytest.param("vhr(alpha=4)", marks=pytest.mark.slow),
+        "acg",
+        "only",
+        *(pytest.param(other, marks=LONG) for other in ("memvr(gate=0.1)", "kvsmooth", "resdec(beta=0)")),
+    ],
+)
 def test_what_acts_in_a_pass_sees_rows_of_one_length(other):
     """Some of these keep what they see from one layer to the next: rows of two lengths would be two calls."""
-    check(dotted("llava"), strategy(f"{other}+{WILD}"), max_new_tokens=LONG)
+    check(dotted("llava"), strategy(f"{other}+{WILD}"), max_new_tokens=LENGTH)
 
 
-@pytest.mark.parametrize("base", ["plain", "dola"])
+@pytest.mark.parametrize("base", [pytest.param("plain", marks=pytest.mark.slow), "dola"])
 def test_prompts_are_decoded_to_their_nouns_together(base):
     """DoLa reads exits in the rows of each length."""
     method = strategy(spec_of(f"contrast=0.4, words={LETTERS[:20]}, num_beams=2", base))
-    assert check(wordy("llava"), method, max_new_tokens=LONG) < 0.75
+    assert check(wordy("llava"), method, max_new_tokens=LENGTH) < 0.75
 
 
 class Own(PromptSearch):

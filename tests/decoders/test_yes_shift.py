@@ -117,6 +117,7 @@ def test_half_precision_without_a_shift_is_greedy():
     assert said(adapter, inputs, "yes-shift(shift=80)") != said(adapter, inputs, "greedy")
 
 
+@pytest.mark.slow
 def test_a_fit_meets_its_share_and_its_artifact_is_named(llava, questions, pictures, monkeypatch):
     adapter, used = llava.adapter, hold_out(questions)[0].samples
     count = len(used)

@@ -22,6 +22,7 @@ def methods(*specs):
     return [strategy(spec) for spec in specs]
 
 
+@pytest.mark.slow
 def test_each_column_says_what_it_would_say_alone(embedded, scene, monkeypatch):
     monkeypatch.setattr("mmhall.demo.compare._UPDATE_EVERY", 0.0)
     told = list(compare(embedded, scene.image, PROMPT, methods(*SPECS), max_new_tokens=16))
@@ -57,6 +58,7 @@ def test_time_is_that_of_a_columns_own_steps(embedded, scene, monkeypatch):
         assert 0 < column.reading_seconds < column.seconds
 
 
+@pytest.mark.slow
 def test_columns_grow_together(embedded, scene, monkeypatch):
     monkeypatch.setattr("mmhall.demo.compare._UPDATE_EVERY", 0.0)
     told = list(compare(embedded, scene.image, PROMPT, methods("greedy", "vdd"), max_new_tokens=12))

@@ -25,6 +25,7 @@ def large(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_a_jpeg_of_50_megapixels_is_decoded_at_half_its_size(large, monkeypatch):
     decoded = []
     load = Image.Image.resize
@@ -39,6 +40,7 @@ def test_a_jpeg_of_50_megapixels_is_decoded_at_half_its_size(large, monkeypatch)
     )
 
 
+@pytest.mark.slow
 def test_another_large_picture_is_shrunk_to_the_limit(tmp_path):
     path = tmp_path / "drawn.png"
     Image.new("L", (9000, 3000), 200).save(path)
@@ -55,6 +57,7 @@ def test_a_picture_within_the_limit_is_as_it_is(tmp_path, scene):
     assert (photo.image.tobytes(), photo.note, photo.shows) == (scene.image.tobytes(), "", True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "told"),
     [((8000, 8000), "at most 60 million"), ((3100, 100), "one side may be 30 times"), ((20_000, 20_000), "pixels")],

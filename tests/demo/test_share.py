@@ -31,6 +31,9 @@ def asked(**told):
     return read_setup({"prompt": "What is in this image?", "strategies": ["greedy", "vdd(alpha=0.5)"], **told})[0]
 
 
+LONG = pytest.mark.long
+
+
 def texts(embedded, made, image):
     """What the Python API says."""
     return [embedded.generate(image, made.prompt, spec, **made.settings).text for spec in made.strategies]
@@ -38,7 +41,11 @@ def texts(embedded, made, image):
 
 @pytest.mark.parametrize(
     "told",
-    [{}, {"prompt": HOSTILE, "strategies": ["greedy"], "present": ["cup", "it's"]}, SAMPLED],
+    [
+        pytest.param({}, marks=LONG),
+        {"prompt": HOSTILE, "strategies": ["greedy"], "present": ["cup", "it's"]},
+        pytest.param(SAMPLED, marks=LONG),
+    ],
     ids=["plain", "hostile", "sampled"],
 )
 def test_the_python_code_gives_the_answers(embedded, told, tmp_path, monkeypatch):
@@ -67,7 +74,9 @@ def test_the_python_code_opens_a_file_of_any_name(embedded, tmp_path, monkeypatc
     assert texts(embedded, made, image)[0] in said.getvalue()
 
 
-@pytest.mark.parametrize("told", [{"present": ["bird", "book"]}, {"prompt": HOSTILE}], ids=["plain", "hostile"])
+@pytest.mark.parametrize(
+    "told", [pytest.param({"present": ["bird", "book"]}, marks=LONG), {"prompt": HOSTILE}], ids=["plain", "hostile"]
+)
 def test_the_notebook_shows_the_comparison(embedded, told):
     made = asked(**told)
     shown = run_notebook(notebook(made, "embedded", SCENE))[-1]
@@ -98,7 +107,12 @@ def typed(text, folder):
 
 @pytest.mark.parametrize(
     "told",
-    [{}, {"prompt": HOSTILE}, {"prompt": "--help", "strategies": ["greedy"]}, SAMPLED],
+    [
+        pytest.param({}, marks=LONG),
+        {"prompt": HOSTILE},
+        {"prompt": "--help", "strategies": ["greedy"]},
+        pytest.param(SAMPLED, marks=LONG),
+    ],
     ids=["plain", "hostile", "dashed", "sampled"],
 )
 def test_the_commands_give_the_answers(cli, embedded, tmp_path, told):

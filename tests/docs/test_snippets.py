@@ -21,6 +21,12 @@ from mmhall.cli import app, main
 from mmhall.decoders import STRATEGIES
 from tests.docs.pages import DOCS, PAGES, TYPED, blocks, rows
 
+FEWER = {"--n": 3, "scenes": 2}
+"""Pictures to draw, and scenes of a run: as many as the pages name take minutes, in `make families`."""
+
+COSTLY = ("first-afternoon", "my-strategy", "reading-the-table", "controls")
+LONG = pytest.mark.long
+
 
 @pytest.fixture
 def fresh(tmp_path, monkeypatch):
@@ -42,8 +48,14 @@ def type_command(line, monkeypatch):
     assert code == 0, line
 
 
-def type_page(page, monkeypatch):
-    """Type a page's blocks in order; its Python blocks share their names."""
+def type_page(page, monkeypatch, fewer):
+    """Type a page's blocks in order, with fewer pictures; its Python blocks share their names."""
+
+    def shorter(text):
+        for told, most in fewer.items():
+            text = re.sub(rf"({told}[ =])(\d+)", lambda found, n=most: f"{found[1]}{min(int(found[2]), n)}", text)
+        return text
+
     names = types.ModuleType("typed")
     monkeypatch.setitem(sys.modules, "typed", names)
     for block in blocks(page):
@@ -51,15 +63,20 @@ def type_page(page, monkeypatch):
             continue
         if block.kind == "console":
             for line in block.commands:
-                type_command(line, monkeypatch)
+                type_command(shorter(line), monkeypatch)
         elif block.kind == "python":
-            exec(compile(block.text, f"{page.name}: {block.text.splitlines()[0]}", "exec"), vars(names))
+            exec(compile(shorter(block.text), f"{page.name}: {block.text.splitlines()[0]}", "exec"), vars(names))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("page", TYPED, ids=lambda page: page.stem)
-def test_a_page_can_be_typed(page, fresh, monkeypatch, capsys):
-    type_page(page, monkeypatch)
+@pytest.mark.parametrize("fewer", [FEWER, pytest.param({}, marks=LONG)], ids=["shorter", "as written"])
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=LONG if page.stem in COSTLY else ()) for page in TYPED],
+    ids=lambda page: page.stem,
+)
+def test_a_page_can_be_typed(page, fewer, fresh, monkeypatch, capsys):
+    type_page(page, monkeypatch, fewer)
     capsys.readouterr()
     if page.stem == "reading-the-table":
         check_columns(mmhall.open_run("runs/first"))

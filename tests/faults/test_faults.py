@@ -18,7 +18,15 @@ def shared_page():
     serving.shared.cache_clear()
 
 
-@pytest.mark.parametrize(("number", "what", "check"), TABLE, ids=[f"{number}: {what}" for number, what, _ in TABLE])
+LONG = {24, 25, 26, 32}
+"""Rows that take seconds each: their kinds of fault have tests of their own beside the code."""
+
+
+def case(number, what, check):
+    return pytest.param(number, what, check, id=f"{number}: {what}", marks=pytest.mark.long if number in LONG else ())
+
+
+@pytest.mark.parametrize(("number", "what", "check"), [case(*row) for row in TABLE])
 def test_fault(number, what, check, tmp_path, record_property):
     record_property("fault", number)
     check(tmp_path)

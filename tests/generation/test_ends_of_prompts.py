@@ -98,9 +98,16 @@ def test_a_picture_is_read_once_and_nobody_can_tell(spec, splits):
     assert splits[0] is not None
 
 
+EVERYWHERE = [spec for spec in READ_ONCE if not spec.startswith(("only", "kvsmooth", "adhh"))]
+MEETING = [  # in turn each strategy meets two families, and each family several strategies; the others in the long run
+    pytest.param(spec, family, marks=() if (at - turn) % (len(OTHERS) // 2) == 0 else pytest.mark.long)
+    for at, family in enumerate(OTHERS)
+    for turn, spec in enumerate(EVERYWHERE)
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("family", OTHERS)
-@pytest.mark.parametrize("spec", [spec for spec in READ_ONCE if not spec.startswith(("only", "kvsmooth", "adhh"))])
+@pytest.mark.parametrize(("spec", "family"), MEETING)
 def test_nor_in_other_families(family, spec, splits):
     """With windows, tiles, keys that layers share, positions in three dimensions and recurrent layers."""
     check_alike(ours(family), spec)

@@ -414,6 +414,7 @@ def test_a_layer_that_a_prompt_without_a_picture_skips_is_refused():
     assert recorded(adapter, inputs, [Exit(2)])[1]
 
 
+@pytest.mark.slow
 def test_nothing_is_held_of_a_pass_that_is_over():
     exits = ours("llava").exits([Exit(INNER)])
     with exits.read(slice(1)) as reading:

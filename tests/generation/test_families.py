@@ -8,6 +8,7 @@ import torch
 import mmhall
 from mmhall.adapters._base import Request
 from mmhall.generation._settings import Settings
+from tests.decoders.test_contract import carries
 from tests.generation.reference import (
     FAMILIES,
     LENGTH,
@@ -21,6 +22,8 @@ from tests.generation.reference import (
     picture,
     said,
 )
+from tests.generation.test_leaving import check as check_leaving
+from tests.generation.test_refilling import check as check_refilling, passes as passes
 from tests.jobs import run
 
 pytestmark = QUIET
@@ -112,3 +115,23 @@ def test_without_pictures_a_batch_says_what_its_prompts_say_alone(name):
     for request, answer in zip(requests, together, strict=True):
         inputs = adapter.inputs([request])
         assert [answer] == said(adapter, inputs) == generated(name, inputs, max_new_tokens=LENGTH)
+
+
+CACHES = [(family, ("greedy", "vdd", "kvsmooth", "vcd")[at % 4]) for at, family in enumerate(FAMILIES)]
+
+
+@pytest.mark.parametrize(("family", "spec"), CACHES)
+def test_every_kind_of_cache_gives_up_rows(family, spec):
+    """Sliding windows, chunks, recurrent states, keys that layers share, a picture across."""
+    spec = spec if carries(spec, family) else "vdd"
+    copies = {"greedy": 1, "kvsmooth": 1, "vdd": 2, "vcd": 2}[spec]
+    check_leaving(ours(family), spec, copies=copies)
+
+
+@pytest.mark.parametrize(("family", "spec"), CACHES)
+def test_every_kind_of_cache_takes_rows_in(family, spec, passes):
+    """Sliding windows, chunks, recurrent states, keys that layers share, a picture across."""
+    spec = spec if carries(spec, family) else "vdd"
+    check_refilling(ours(family), spec, passes)
+    apart = family == "mllama" and spec == "vdd"  # a branch without a picture has a cache of its own
+    assert (max(map(len, passes)) > 1) != apart

@@ -18,8 +18,8 @@ from mmhall.generation import Settings, StepScores, _run as running
 from mmhall.generation._job import Job
 from mmhall.strategies import Branch, Session
 from tests.decoders.fitted import with_artifacts
-from tests.decoders.test_contract import COMPOSED, PLAIN, carries
-from tests.generation.reference import FAMILIES, QUIET, REQUESTS, built, ours
+from tests.decoders.test_contract import COMPOSED, PLAIN
+from tests.generation.reference import QUIET, REQUESTS, built, ours
 from tests.jobs import prepared
 
 EMPTY = pytest.mark.filterwarnings("ignore:vdgd. the description")
@@ -32,7 +32,6 @@ EACH = [
     pytest.param(spec, WAYS[at % 2], marks=() if spec.startswith(QUICK) and spec not in COMPOSED else pytest.mark.slow)
     for at, spec in enumerate(("greedy", *PLAIN))
 ]
-CACHES = [(family, ("greedy", "vdd", "kvsmooth", "vcd")[at % 4]) for at, family in enumerate(FAMILIES)]
 
 
 def decoded(adapter, requests, spec, ends, *, first=0, leave=True, session=None, **settings):
@@ -98,14 +97,6 @@ DECODED = ("imbalance", "m3id", "sid", "icd", "sig", "lqcd")
 @pytest.mark.parametrize(("spec", "way"), EACH, ids=str)
 def test_whatever_strategy_the_others_say_what_they_say_alone(spec, way):
     check(with_artifacts(ours("llava")), spec, copies=rows_of(spec), **way)
-
-
-@pytest.mark.parametrize(("family", "spec"), CACHES)
-def test_every_kind_of_cache_gives_up_rows(family, spec):
-    """Sliding windows, chunks, recurrent states, keys that layers share, a picture across."""
-    spec = spec if carries(spec, family) else "vdd"
-    copies = {"greedy": 1, "kvsmooth": 1, "vdd": 2, "vcd": 2}[spec]
-    check(ours(family), spec, copies=copies)
 
 
 def test_half_precision():

@@ -45,6 +45,7 @@ def test_every_beginning_of_a_formula_is_covered(start):
     assert escape_formula(f"1{start}") == f"1{start}"
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\x00")), min_size=1, max_size=5))
 def test_any_text_comes_back_from_csv(tmp_path_factory, texts):
     path = tmp_path_factory.getbasetemp() / "any.csv"

@@ -78,6 +78,7 @@ def test_score_intervals_hold_the_share_of_clustered_answers(pictures):
     assert 0.93 <= held / tried <= 0.975
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pictures", [60, 200, 1000])
 def test_intervals_of_differences_hold_the_truth_and_equivalence_is_rarely_false(pictures):
     """Right answers turn wrong with 0.125, wrong ones right with 0.4: 0.8 to 0.78, two points less."""
@@ -100,6 +101,7 @@ def test_intervals_of_other_figures_hold_the_truth():
     assert 0.93 <= np.mean([one.low <= 3 <= one.high for one in ends]) <= 0.975
 
 
+@pytest.mark.slow
 def test_a_difference_is_found_with_the_power_that_is_stated():
     """The mean stated difference of runs without one is then found in about 80 of 100 runs."""
     rng, ones, own = np.random.default_rng(4), np.ones(60 * QUESTIONS), resampler(60)

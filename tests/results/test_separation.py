@@ -40,12 +40,14 @@ def slowly(things):
     return won, pairs
 
 
+@pytest.mark.slow
 @given(THINGS)
 def test_the_count_is_that_of_all_pairs(things):
     values, positive, _, strata = columns(things)
     assert pairs_won(values, positive, strata) == slowly(things)
 
 
+@pytest.mark.slow
 @given(things=THINGS, seed=st.integers(0, 2**32 - 1))
 def test_a_draw_counts_each_picture_as_often_as_it_was_drawn(at_once, things, seed):
     """A slow second bootstrap: copy the things of every picture drawn, then compare all pairs."""
@@ -99,6 +101,7 @@ def test_the_same_things_give_the_same_digits():
     assert things.auroc(values).estimate() == again.auroc(values).estimate()
 
 
+@pytest.mark.slow
 def test_a_gain_is_paired():
     """Hardly differing numbers gain hardly anything, in every draw; the difference is exact."""
     values, positive = made()
@@ -121,6 +124,7 @@ def test_one_kind_alone_cannot_be_told_apart(positive):
     assert things.auroc(values).minus(things.auroc(values)).value is None
 
 
+@pytest.mark.slow
 def test_what_only_position_explains_vanishes_at_equal_position():
     """The number is the position, and late things are positive: 0.5 within strata of one position each."""
     position = np.repeat(np.arange(10.0), 30)

@@ -38,6 +38,7 @@ def test_nothing_to_divide_by_is_no_number():
     assert Resampler(["a", "b"]).estimate(np.zeros(2), np.zeros(2)).value is None
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_share_is_near_the_normal_one():
     """400 pictures of one item, share 0.3: 0.3 +- 1.96 sqrt(0.3 * 0.7 / 400) = 0.3 +- 0.0449."""
     hits = np.array([1.0] * 120 + [0.0] * 280)

@@ -310,6 +310,7 @@ def test_the_hub_is_asked_for_the_commit_only(cache):
     assert told[3] == "no/where: the hub has no such dataset, or shows it only to some; check its id"
 
 
+@pytest.mark.slow
 def test_a_hub_that_cannot_be_reached_is_one_line(cache):
     with socket.socket() as taken:  # bound, but nobody listens
         taken.bind(("127.0.0.1", 0))

@@ -39,6 +39,7 @@ def named(text):
     return text.removeprefix("The image shows ").removesuffix(".").replace(" and ", ", ").split(", ")
 
 
+@pytest.mark.slow
 def test_a_third_is_replaced_by_what_is_absent(scenes):
     pairs = make_pairs(scenes, "drawn scenes", 3)
     assert len(pairs.pairs) == 20

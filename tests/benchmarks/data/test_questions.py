@@ -14,6 +14,7 @@ from mmhall.benchmarks.scenes.dataset import ANNOTATIONS, write_scenes
 from mmhall.errors import DataError
 
 
+@pytest.mark.slow
 def test_each_picture_is_asked_for_an_object_that_it_shows_and_for_one_that_it_does_not(tmp_path):
     list(write_scenes(tmp_path, 6, 3))
     pictures = read_coco(tmp_path / ANNOTATIONS, tmp_path)

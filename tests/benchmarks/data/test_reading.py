@@ -43,6 +43,7 @@ def loaders(amber, tmp_path):
     ]
 
 
+@pytest.mark.slow
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(value=ANYTHING, seed=st.integers(0, 2**32))
 def test_whatever_a_file_holds_it_is_read_or_refused(loaders, value, seed):

@@ -202,6 +202,7 @@ def test_half_of_a_needle():
         retrieval_figure("copy_head", "", "", [], "needle tokens")
 
 
+@pytest.mark.slow
 def test_needles_stand_once_in_their_texts(embedded):
     words = ["dog", "cat", "cup", "bus", "car", "bear", "boat", "bird", "kite"]
     made = needle_prompts(words, 3)

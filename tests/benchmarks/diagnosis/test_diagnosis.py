@@ -62,9 +62,10 @@ def test_every_figure_of_the_embedded_model(embedded, scenes):
     )
 
 
+@pytest.mark.slow
 def test_a_model_with_layers_of_their_own_for_the_picture_says_what_is_missing(scenes):
-    two = replace(scenes, pictures=scenes.pictures[:2])
-    found = diagnose(LVLM(*built("mllama")), two, max_new_tokens=20)
+    one = replace(scenes, pictures=scenes.pictures[:1])
+    found = diagnose(LVLM(*built("mllama")), one, max_new_tokens=20)
     reasons = {missing.title: missing.reason for missing in found.missing}
     assert "layers of their own" in reasons["visual sinks"]
     assert "layers of their own" in reasons["gaze"]
@@ -76,12 +77,13 @@ def test_a_model_with_layers_of_their_own_for_the_picture_says_what_is_missing(s
     assert {"chair_i", "stripe_ratio", "vhd_variation"} <= {figure.key for figure in found.figures}
 
 
+@pytest.mark.slow
 def test_pictures_without_boxes_have_no_gaze(embedded, scenes):
-    bare = PictureSet(tuple(replace(p, boxes={}) for p in scenes.pictures[:2]), scenes.categories)
+    bare = PictureSet(tuple(replace(p, boxes={}) for p in scenes.pictures[:1]), scenes.categories)
     found = diagnose(embedded, bare, max_new_tokens=8)
     reasons = {missing.title: missing.reason for missing in found.missing}
     assert reasons["gaze"] == "the data has no boxes of objects"
-    assert "2 of 2 captions were cut off at 8 tokens" in found.remarks[0]
+    assert "1 of 1 captions were cut off at 8 tokens" in found.remarks[0]
 
 
 def test_pictures_without_objects_are_refused(embedded, scenes):

@@ -37,6 +37,7 @@ def test_a_word_of_each_sentence_is_drawn():
     assert {second for _, second in drawn} == {5}
 
 
+@pytest.mark.slow
 def test_hidden_tokens_are_those_of_eager_attention(embedded, pictures):
     """One batch with a caption of three sentences and one of a single sentence, which has nothing to hide."""
     adapter = embedded.adapter

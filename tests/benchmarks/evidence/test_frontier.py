@@ -107,6 +107,7 @@ def test_saying_less_is_not_better_than_cutting_captions():
     assert verdict_text(vain).startswith("not above the frontier")
 
 
+@pytest.mark.slow
 def test_right_objects_that_no_arm_keeps_are_better_than_cutting():
     """It finds all three objects; no arm has more than two of three. What finds more and errs more gets no tick."""
     items, rows = captions(
@@ -128,6 +129,7 @@ def test_right_objects_that_no_arm_keeps_are_better_than_cutting():
     assert all(f"<!-- {name} -->" in drawn for name in ("whole captions", "without the last sentence", "right", "more"))
 
 
+@pytest.mark.slow
 def test_plain_searches_are_arms_of_a_greedy_baselines_frontier():
     """The beam search finds as much as the method and errs as little; without it the method would have a tick."""
     greedy = "A cat. A bed. A dog. A car. A cup."

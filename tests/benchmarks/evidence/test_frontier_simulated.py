@@ -21,6 +21,7 @@ from mmhall.benchmarks.evidence.ticks import is_gain
 from mmhall.benchmarks.rules.length import cut, drop_sentences
 from mmhall.results.store import Row
 
+LONG = (pytest.mark.slow, pytest.mark.long)
 OBJECTS = 8
 MENTION = re.compile(r"[RW]\d+")  # right and wrong
 
@@ -125,9 +126,10 @@ def has_tick(method, pictures, seed):
     return is_gain(benchmark.metrics[0], found.controls[method][0].difference)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pictures", "runs"),
-    [(60, 24), pytest.param(200, 60, marks=pytest.mark.slow), pytest.param(1000, 40, marks=pytest.mark.slow)],
+    [(60, 24), pytest.param(200, 60, marks=LONG), pytest.param(1000, 40, marks=LONG)],
 )
 def test_saying_less_gets_no_tick(monkeypatch, pictures, runs):
     monkeypatch.setattr(frontier, "DRAWS", 500)
@@ -137,6 +139,7 @@ def test_saying_less_gets_no_tick(monkeypatch, pictures, runs):
 
 
 @pytest.mark.slow
-def test_fewer_errors_at_the_same_recall_get_a_tick(monkeypatch):
+@pytest.mark.parametrize("runs", [5, pytest.param(20, marks=LONG)])
+def test_fewer_errors_at_the_same_recall_get_a_tick(monkeypatch, runs):
     monkeypatch.setattr(frontier, "DRAWS", 500)
-    assert sum(has_tick("better", 1000, seed) for seed in range(20)) >= 16
+    assert sum(has_tick("better", 1000, seed) for seed in range(runs)) >= 0.8 * runs

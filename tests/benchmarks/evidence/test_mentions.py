@@ -32,6 +32,7 @@ def part(tmp_path_factory):
     return Part(chair, chair.items(pictures, 0), {one.id: one.path for one in pictures.pictures})
 
 
+@pytest.mark.slow
 def test_a_run_stores_it_with_the_baselines_captions(embedded, part):
     """As read from the whole caption, and asked one by one; no other captions have it."""
     asked = [Greedy(), strategy("vdd(alpha=0.5)")]
@@ -109,6 +110,7 @@ def test_without_scores_of_yes_nothing_is_denied():
     assert "least probable 40% deleted" in arms
 
 
+@pytest.mark.slow
 def test_what_is_not_stored_makes_no_filter_and_what_is_damaged_is_refused():
     item, row = sure((-1.0, 2.0), (-9.0, -1.5), (-2.0, 0.5), (-3.0, 4.0))
     assert stored_certainties(Chair(), [item], [replace(row, extra=None)]) is None

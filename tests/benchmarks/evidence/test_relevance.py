@@ -61,6 +61,7 @@ def test_content_words_matter_by_their_overlap(embedded):
     assert ByText(Jaccard(), tokenizer).of_tokens(text) == pytest.approx([0, 0.2, 0, 0, 0.2])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["states", "jaccard"])
 def test_a_caption_among_samples(embedded, question, name):
     """Token by token a mean of tokenSAR; samples are drawn anew for each number, and the same again."""
@@ -85,6 +86,7 @@ def test_a_caption_among_samples(embedded, question, name):
     assert among.agreement_at(30) == among.agreement[1][2]
 
 
+@pytest.mark.slow
 def test_a_sample_equal_to_the_caption_agrees_with_it(embedded, question):
     (sample,) = draw_samples(embedded, [question], 0, 24)
     (same,) = read_captions(embedded, load_relevance("states", embedded), [question], [sample], find, 1, 24)
@@ -93,6 +95,7 @@ def test_a_sample_equal_to_the_caption_agrees_with_it(embedded, question):
     assert all(same.named_again(name) == 1 for name in find(None, sample.text))
 
 
+@pytest.mark.slow
 def test_detect_measures_what_its_options_ask_for(embedded, question):
     answer = answered(embedded.adapter.tokenizer)
     (kept,) = Detect(relevance="states", samples=1, max_new_tokens=16).measure(embedded, [question], [answer])

@@ -105,6 +105,7 @@ def test_better_order_ranks_better(sixty):
     assert sees.better_than_controls == "yes"
 
 
+@pytest.mark.slow
 def test_no_gain_and_no_scores(sixty):
     items, scores = sixty
     same = [*rows("greedy", scores), *rows("same", scores)]

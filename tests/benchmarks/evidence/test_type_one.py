@@ -20,6 +20,7 @@ from mmhall.benchmarks.base import Benchmark, Item, Material, Metric
 from mmhall.results.statistics import Resampler
 from mmhall.results.store import Row
 
+LONG = (pytest.mark.slow, pytest.mark.long)
 METHODS, TWINS, RUNS = 2, 2, 100
 MOST = 11  # of 100 runs, at a rate of 5 %: more have a probability below 1 %
 QUESTIONS = {60: 4, 200: 2, 1000: 1}  # of each picture, by their number
@@ -89,12 +90,14 @@ def ticks(pictures, runs, monkeypatch, gain=0.0):
     return found
 
 
-@pytest.mark.parametrize("pictures", [60, 200, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("pictures", [60, *(pytest.param(n, marks=LONG) for n in (200, 1000))])
 def test_chance_earns_a_tick_no_more_often_than_five_in_a_hundred(pictures, monkeypatch):
     for tick, named in ticks(pictures, RUNS, monkeypatch).items():
         assert sum(map(bool, named)) <= MOST, tick
 
 
+@pytest.mark.slow
 def test_a_real_gain_earns_both_ticks(monkeypatch):
     """Two fifths of the wrong answers put right, 8 points: m0 has both ticks in most of 200 pictures, m1 in few."""
     for tick, named in ticks(200, 20, monkeypatch, gain=0.4).items():

@@ -79,9 +79,11 @@ def verdicts(monkeypatch, truth, pictures, runs):
     return given
 
 
-LARGER = pytest.param(200, 40, marks=pytest.mark.slow), pytest.param(1000, 20, marks=pytest.mark.slow)
+LONG = (pytest.mark.slow, pytest.mark.long)
+LARGER = pytest.param(200, 40, marks=pytest.mark.slow), pytest.param(1000, 20, marks=LONG)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("pictures", "runs"), [(60, 100), *LARGER])
 def test_a_threshold_alone_only_shifts(monkeypatch, pictures, runs):
     given = verdicts(monkeypatch, shift, pictures, runs)

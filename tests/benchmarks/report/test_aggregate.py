@@ -68,6 +68,7 @@ def test_three_seeds_on_eighty_pictures_are_eighty_pictures(three):
     assert next(one["runs"] for one in told if one["metric"] == "accuracy") == pytest.approx((0.6, 0.625, 0.65))
 
 
+@pytest.mark.slow
 def test_sampled_answers_get_ticks_from_three_seeds_on(three):
     (alone,) = three[0].evaluate()[0][1].evidence
     assert (alone.lacks_seeds, alone.better_than_baseline) == (True, "not run")
@@ -77,6 +78,7 @@ def test_sampled_answers_get_ticks_from_three_seeds_on(three):
     assert (all_three.lacks_seeds, all_three.better_than_baseline) == (False, "yes")
 
 
+@pytest.mark.slow
 def test_other_pictures_and_models_are_told_apart(tmp_path):
     right = {"greedy": 50, "vcd": 60}
     greedy = Pope()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from mmhall.benchmarks import benchmark
 from mmhall.benchmarks.reproduce.pins import DATASETS, MODELS
 from mmhall.benchmarks.reproduce.protocol import CONDITIONS, MEAN
@@ -39,6 +41,7 @@ def test_every_model_is_pinned_and_plain_greedy_stands_first():
         assert pin.revision is None or len(pin.revision) == 40
 
 
+@pytest.mark.slow
 def test_every_model_family_carries_the_strategies_of_its_protocol():
     for protocol in PROTOCOLS.values():
         lvlm = LVLM(*built(protocol.family), protocol.name)

@@ -200,6 +200,7 @@ def test_thoughts_that_the_template_opens_and_nothing_ends_are_no_answer(thinkin
             assert len(row.extra["mentions"]) == made.count(item, row.text)["named"] == 0
 
 
+@pytest.mark.slow
 def test_tuning_counts_thoughts_as_a_benchmark_does(thinking, scenes):
     pictures = read_coco(scenes, scenes.parent)
     sheet = Sheet(pictures, [picture.id for picture in pictures.pictures], 0, max_new_tokens=6)

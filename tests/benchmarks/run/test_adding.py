@@ -84,6 +84,7 @@ def same(folder, other):
     assert reopen(folder).store.setup() == reopen(other).store.setup()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_flags_file_python_and_added_strategies_give_the_same(whole, embedded, tmp_path, monkeypatch, typed):
     monkeypatch.chdir(tmp_path)
@@ -124,6 +125,7 @@ def test_what_is_killed_while_strategies_are_added_goes_on(whole, small, tmp_pat
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_seeds_compose_with_files_and_further_strategies(embedded, tmp_path, monkeypatch, typed):
     monkeypatch.chdir(tmp_path)
     benchmark, both = "pope(sample=True, max_new_tokens=2)", ["greedy", "vcd"]

@@ -34,6 +34,7 @@ def results(embedded, tmp_path_factory):
     return mmhall.bench(embedded, ["pope", "chair"], ["greedy", "vcd"], out=folder, scenes=3, progress=False)
 
 
+@pytest.mark.slow
 def test_python_and_the_command_go_on_with_each_others_runs(results, embedded, tmp_path, monkeypatch, capsys):
     from mmhall.cli import main
 
@@ -69,6 +70,7 @@ def test_tables_hold_every_figure(results):
     assert lines == [{k: "" if v is None else str(v) for k, v in one.items()} for one in results.to_records()]
 
 
+@pytest.mark.slow
 def test_the_page_opens_with_the_table_and_folds_the_rest(results, tmp_path):
     page = results.report(tmp_path / "page.html").read_text(encoding="utf-8")
     first, _, rest = page.partition("<details>")
@@ -99,6 +101,7 @@ def test_disagreements_are_items_with_other_claims(results):
         results.disagreements("gift")
 
 
+@pytest.mark.slow
 def test_a_class_of_ones_own_is_found_by_name_after_it_is_registered(embedded, tmp_path, monkeypatch):
     monkeypatch.setattr(STRATEGIES, "_added", {})
     with pytest.raises(UnknownNameError):
@@ -117,6 +120,7 @@ def test_a_class_of_ones_own_is_found_by_name_after_it_is_registered(embedded, t
         mmhall.register(int)
 
 
+@pytest.mark.slow
 def test_seeds_are_read_together(embedded, tmp_path, capsys):
     found = mmhall.bench(
         embedded, "pope(sample=True)", ["greedy", "vcd"], out=tmp_path, scenes=2, seeds=(0, 1), progress=False

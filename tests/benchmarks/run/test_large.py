@@ -71,6 +71,7 @@ def change(path, *, keep_time):
 
 
 class TestPictures:
+    @pytest.mark.slow
     def test_none_is_read_before_it_is_asked_about(self, begun, llava, monkeypatch):
         read, of = [], Fingerprint.of
         monkeypatch.setattr(Fingerprint, "of", lambda path: read.append(path.name) or of(path))
@@ -90,6 +91,7 @@ class TestPictures:
         assert read == []  # sizes and times are as they were, and nothing is left to ask
         again.store.close()
 
+    @pytest.mark.slow
     def test_a_changed_one_is_refused_with_its_name_and_the_run_unchanged(self, begun, llava, scenes):
         run = begun()
         ask(llava, run)
@@ -99,6 +101,7 @@ class TestPictures:
             begun(GREEDY, VDD)
         assert (run.store.setup(), list(run.store.rows("chair")), stored_fingerprints(run.store, "chair")) == before
 
+    @pytest.mark.slow
     def test_a_change_that_size_and_time_hide_is_seen_when_it_is_asked_about(self, begun, llava, scenes):
         ask(llava, begun())
         change(scenes / "000003.png", keep_time=True)
@@ -108,6 +111,7 @@ class TestPictures:
         with closing(reopen(scenes.parent / "run").store) as store:
             assert ("3", str(VDD)) not in store.done("chair")
 
+    @pytest.mark.slow
     def test_files_that_were_copied_are_compared_by_content_once(self, begun, llava, scenes, monkeypatch):
         ask(llava, begun())
         for path in scenes.glob("*.png"):
@@ -118,6 +122,7 @@ class TestPictures:
             begun()
         assert len(read) == 4
 
+    @pytest.mark.slow
     def test_one_without_an_answer_may_be_mended(self, begun, llava, scenes):
         whole = (scenes / "000002.png").read_bytes()
         (scenes / "000002.png").write_bytes(whole[:200])
@@ -143,6 +148,7 @@ class TestPictures:
         (remark,) = told(run)
         assert remark.startswith("the seconds of 4 of 8 answers come from an older version")
 
+    @pytest.mark.slow
     def test_runs_of_older_versions_go_on_bound_to_their_pictures(self, begun, llava, scenes):
         """They have the digests with their items, and one of all pictures in their set-up."""
         run = begun()
@@ -215,6 +221,7 @@ class TestItems:
         assert material.digest == hashlib.sha256(listing.encode()).hexdigest()[:16]
         assert replace(material, items=()).digest == hashlib.sha256(b"[]").hexdigest()[:16]
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", [n for n in BENCHMARKS.names() if BENCHMARKS.load(n).drawn and n != "clip"])
     def test_a_run_that_begins_has_the_items_that_a_worker_reads(self, name, scenes, tmp_path):
         made = benchmark(name)

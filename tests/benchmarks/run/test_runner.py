@@ -49,12 +49,14 @@ def answer_all(llava, scenes, folder, **options):
     return {(r.item, r.strategy): r.text for r in opened.store.rows("chair")}, opened.store
 
 
+@pytest.mark.slow
 def test_every_item_is_answered_once_with_every_strategy_whatever_the_batch_size(llava, scenes, tmp_path):
     answers = [answer_all(llava, scenes, tmp_path / str(size), batch_size=size)[0] for size in (1, 3, 16)]
     assert answers[0] == answers[1] == answers[2]
     assert set(answers[0]) == {(str(i), str(s)) for i in range(1, 6) for s in STRATEGIES}
 
 
+@pytest.mark.slow
 def test_strategies_take_turns_and_each_starts_in_its_turn(llava, scenes, tmp_path):
     _, store = answer_all(llava, scenes, tmp_path / "run", batch_size=2)
     order = [(row.batch, row.strategy) for row in store.rows("chair")]
@@ -63,6 +65,7 @@ def test_strategies_take_turns_and_each_starts_in_its_turn(llava, scenes, tmp_pa
     assert list(dict.fromkeys(order)) == wanted
 
 
+@pytest.mark.slow
 def test_what_is_answered_is_not_asked_again(llava, scenes, tmp_path, monkeypatch):
     answer_all(llava, scenes, tmp_path / "run", batch_size=2)
     monkeypatch.setattr(llava, "generate_batch", lambda *a, **k: pytest.fail("asked again"))
@@ -303,6 +306,7 @@ def test_a_run_of_data_in_the_home_folder_names_it_by_a_tilde_and_finds_it(llava
     assert str(tmp_path / "home").encode() not in b"".join(file.read_bytes() for file in (tmp_path / "run").iterdir())
 
 
+@pytest.mark.slow
 def test_pictures_are_processed_once_for_all_strategies_of_a_batch(llava, scenes, tmp_path, monkeypatch):
     kind, counts = type(llava.adapter), []
     read = kind.read
@@ -315,6 +319,7 @@ def test_pictures_are_processed_once_for_all_strategies_of_a_batch(llava, scenes
     assert second == first + 1  # to warm up
 
 
+@pytest.mark.slow
 def test_a_picture_is_encoded_once_for_all_strategies_of_a_batch(llava, scenes, tmp_path):
     rows = []
     layer = llava.adapter.anatomy.vision.layers[0]

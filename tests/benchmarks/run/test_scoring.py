@@ -255,6 +255,7 @@ def test_files_that_cannot_be_read_are_refused(questions, tmp_path):
             score(Pope(), Source(questions), tmp_path / name)
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.data())
 def test_joined_answers_score_as_files_read_line_by_line(questions, tmp_path_factory, data):

@@ -94,6 +94,7 @@ def begun(scenes, lvlm, folder, *, questions=True):
     return reopen(folder)
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_workers_load_as_they_are_told_and_may_talk_a_lot(scenes, model_folder, tmp_path, monkeypatch):
     """Libraries may write megabytes to stderr; it lands in a log in the run folder."""
@@ -329,6 +330,7 @@ def test_actors_say_why_they_cannot_go_on(scenes, model, model_folder, other_fol
     assert actors.started == 1 + workers_module.STARTS
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_a_ray_node_gives_the_same_rows(undisturbed, scenes, model, model_folder, tmp_path):

@@ -54,6 +54,7 @@ def test_the_place_decides_whether_a_companion_is_expected():
     assert 0.5 < sum(expected) / len(expected) < 0.8
 
 
+@pytest.mark.slow
 def test_pairs_are_as_frequent_as_stated(training):
     """Chains and the limit of six categories move the rates by a few points."""
     share = {expected: there / of for expected, (there, of) in presence(training, hidden=False).items()}

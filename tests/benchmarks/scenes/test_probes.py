@@ -37,12 +37,14 @@ def before_and_after(plan, change):
     return change.before or plan, change.after
 
 
+@pytest.mark.slow
 def test_every_aspect_changes_most_scenes(changes):
     for key, made in changes.items():
         assert len(made) >= SCENES // 2, key
         assert all(change.asked[0].before != change.asked[0].after for _, change in made), key
 
 
+@pytest.mark.slow
 def test_one_object_differs_and_the_others_stay_visible(changes):
     for made in changes.values():
         for plan, change in made:
@@ -93,6 +95,7 @@ def test_number_questions_are_true(changes):
                         assert said == ("yes" if names_of(shown)[about] == number else "no")
 
 
+@pytest.mark.slow
 def test_neither_words_nor_options_tell_a_number():
     """Of two neighbouring numbers each is right as often: of changed pairs exactly, of kept ones as a coin falls."""
     right = Counter()
@@ -148,6 +151,7 @@ def test_colour_questions_are_true(changes):
                 assert getattr(asked, which) == ("yes" if dyes[name] == colour else "no")
 
 
+@pytest.mark.slow
 def test_relation_questions_are_true_of_what_is_painted(changes):
     sides = {"left": "x", "right": "x", "above": "y", "below": "y"}
     for plan, change in changes["relation", False]:

@@ -18,6 +18,7 @@ def few(monkeypatch):
     return lambda **rivals: monkeypatch.setattr(peers, "RIVALS", rivals)
 
 
+@pytest.mark.slow
 def test_transformers_writes_the_same_tokens_alone_in_a_batch_and_with_beams(few):
     rivals = peers.RIVALS["transformers"]
     few(transformers=tuple(replace(rival, prompts=min(rival.prompts, 3)) for rival in rivals))
@@ -38,6 +39,7 @@ def test_transformers_writes_the_same_tokens_alone_in_a_batch_and_with_beams(few
     assert [row[-1] for row in rows] == ["same", "same", "same", "another method"]
 
 
+@pytest.mark.slow
 def test_other_tokens_are_counted_and_named(few):
     """A rival that decodes greedily where mmhall contrasts, and one that stops a token early."""
     (plain, *_) = peers.RIVALS["transformers"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from mmhall.attention import _linears as linears
@@ -31,6 +32,7 @@ def test_products_are_over_one_row_and_the_order_that_is_taken_is_marked(monkeyp
     assert swapped == ("output layer, 32000 x 128", "W x^T", "1.50*", "1.50*", "49.50", "49.50")
 
 
+@pytest.mark.slow
 def test_the_model_is_measured():
     for product in products.measure(TINY):
         assert all(ratio > 0 for ratio in (*product.usual, *product.swapped))

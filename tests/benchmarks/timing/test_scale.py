@@ -1,8 +1,18 @@
 from __future__ import annotations
 
+import multiprocessing
+
 import pytest
 
 from mmhall.benchmarks.timing import scale
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*use of fork:DeprecationWarning")
+
+
+@pytest.fixture(autouse=True)
+def forked(monkeypatch):
+    """Fork the processes that are timed: they need not load libraries again."""
+    monkeypatch.setattr(scale, "_spawn", multiprocessing.get_context("fork"))
 
 
 @pytest.mark.slow
@@ -14,6 +24,7 @@ def test_two_processes_fill_a_store_together():
     assert [len(row) for row in scale.table([rate])] == [4, 4]
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_one_worker_and_two_answer_the_same_items():
     found = scale.measure_workers(scenes=2, turns=1)

@@ -26,6 +26,7 @@ def small_heap():
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:vdgd. the description")  # of a random model may be empty
 def test_every_variant_is_timed_against_plain_generate(small_heap):
     reported = []
@@ -48,6 +49,13 @@ def test_every_variant_is_timed_against_plain_generate(small_heap):
     assert rows[0][1] == "1.00 (1.00-1.00)"
 
 
+def test_every_strategy_is_timed_or_said_not_to_be():
+    timed = {method.name for method in speed.strategies_to_time()}
+    assert timed | speed.UNTIMED == set(STRATEGIES.names())
+    assert not timed & speed.UNTIMED
+
+
+@pytest.mark.slow
 def test_given_strategies_are_timed_alone(small_heap):
     reported, methods = [], [strategy("vaf"), strategy("beam")]
     costs = speed.measure(TINY, "cpu", methods, turns=1, new_tokens=3, progress=reported.append)

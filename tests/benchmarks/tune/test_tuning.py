@@ -296,7 +296,13 @@ def test_tuning_rarely_says_that_chance_helps(muddled):
     assert sum(helped) <= 5
 
 
-@pytest.mark.parametrize("spec", ["vhr+vcd", "vaf", "vcd(beta=0.2)", "vhr(layers='0:2')"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "vhr+vcd",
+        *(pytest.param(spec, marks=pytest.mark.long) for spec in ("vaf", "vcd(beta=0.2)", "vhr(layers='0:2')")),
+    ],
+)
 def test_strategies_and_compositions_are_tuned(llava, scenes, spec):
     method, sheets = strategy(spec), halves(replace(scenes, pictures=scenes.pictures[:4]), 1, 4)
     found = tune(llava, method, sheets, batch_size=64)

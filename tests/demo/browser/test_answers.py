@@ -6,7 +6,7 @@ import pytest
 
 from tests.demo.browser.visitor import expect
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 COPIED = """letter => {
   const answer = document.querySelector(`[aria-label="Column ${letter}"] .answer`), data = new DataTransfer();
   getSelection().selectAllChildren(answer);

@@ -162,7 +162,7 @@ def test_an_example_opens_with_its_answers(visit, unasked):
         expect(visitor.find("#columns .mm-hallucinated").first).to_be_visible()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", [pytest.param("light", marks=pytest.mark.long), "dark"])
 def test_on_a_phone_nothing_moves_nor_is_too_wide_and_axe_finds_no_violation(visit, scheme):
     visitor = visit(size=PHONE, scheme=scheme)
     begun = visitor.page.evaluate("performance.now()")

@@ -5,7 +5,7 @@ import pytest
 from tests.demo.browser.conftest import DESKTOP, PHONE
 from tests.demo.browser.visitor import expect
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 Axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe
 
 HOVER = """([words, last]) => {
@@ -102,7 +102,7 @@ def test_keyboard_alone_compares(visit):
     expect(visitor.words("A").first).to_have_attribute("tabindex", "-1")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", [pytest.param("light", marks=pytest.mark.long), "dark"])
 def test_axe_finds_no_violation(visit, scheme):
     """As it opens, with a word kept and the dock open, in the list of strategies, in the drawer, on a phone."""
     visitor, axe = visit(scheme=scheme), Axe()

@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.demo.browser.visitor import expect
 
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 
 def test_choosing_a_strategy_replaces_it_and_combining_is_explicit(visit):
@@ -102,6 +102,8 @@ def test_an_object_can_be_there_not_there_or_not_known(visit):
     assert sum("call/compare" in url for url in visitor.requests) == 1
 
 
+@pytest.mark.slow
+@pytest.mark.long
 def test_a_large_photo_is_taken_and_shrunk_and_a_wrong_file_is_refused_in_words(visit, tmp_path):
     """8 700 x 5 800 pixels are 50 megapixels."""
     photo, text = tmp_path / "photo.jpg", tmp_path / "notes.png"

@@ -18,7 +18,7 @@ from tests.demo.browser.conftest import DESKTOP
 from tests.demo.browser.visitor import Visitor, expect, said
 from tests.notebooks import run_notebook
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.long]
 Axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe
 
 SVG = "{http://www.w3.org/2000/svg}"

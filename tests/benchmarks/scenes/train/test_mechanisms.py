@@ -62,6 +62,7 @@ def run(model, rows):
     return layers.run_layers(model.model.language_model, embeddings(model, rows), mask, rows.positions)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_three_corners_carry_a_massive_dimension_through_every_layer(planted, rows):
     """Relative to the root mean square, sqrt(192) = 13.9 is the most that one of 192 channels can have."""
@@ -86,6 +87,7 @@ def test_the_first_token_has_the_same_dimension_and_one_of_its_own(planted, rows
         assert ratio[:, PREFIX:, massive].max() < 1e-3
 
 
+@pytest.mark.slow
 def test_training_leaves_the_plant_alone_and_keys_learn_from_it(rows, embedded):
     model = copy.deepcopy(embedded.adapter.model)
     model.set_attn_implementation("eager")
@@ -114,6 +116,7 @@ def test_training_leaves_the_plant_alone_and_keys_learn_from_it(rows, embedded):
     assert not torch.equal(language.self_attn.q_proj.weight, queries)
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_layers_and_attention_are_those_of_the_model(planted, rows):
     model, _ = planted

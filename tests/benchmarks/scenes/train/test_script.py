@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import cache, partial
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import torch._dynamo
 
 import mmhall
 from mmhall.benchmarks.scenes import make_scene
-from mmhall.benchmarks.scenes.train import __main__ as script, pictures
+from mmhall.benchmarks.scenes.train import __main__ as script, pictures, prior
 from mmhall.models import SHIPPED
 
 
@@ -20,10 +21,13 @@ def run(monkeypatch, *options):
         script.main()
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_prior_is_trained_from_the_plain_model_and_resumes(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(pictures, "_CHUNK", 8)
     monkeypatch.setitem(script.PICTURES, "hard", 8)
+    monkeypatch.setattr(prior, "_print_shares", partial(prior._print_shares, 50))
+    monkeypatch.setattr(prior, "make_prior_tokenizer", cache(prior.make_prior_tokenizer))
     options = ("--work", tmp_path / "work", "--out", tmp_path / "out", "--model", "prior")
     run(monkeypatch, *options, "--start", SHIPPED["embedded"], "--scale", 0.0001, "--seed", 7)
     assert "saved to" in capsys.readouterr().out

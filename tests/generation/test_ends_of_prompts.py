@@ -130,7 +130,7 @@ def test_prefixes_of_different_lengths(spec, splits):
 @pytest.mark.parametrize("spec", READ_AGAIN)
 def test_what_acts_on_the_rows_of_a_picture_reads_it_for_each_question(spec, splits):
     check_alike(ours("llava"), spec, tolerance=0.0)
-    assert not any(splits)
+    assert splits[0] is None  # a branch without the picture has no rows of it
 
 
 def test_in_double_precision_the_scores_are_the_same():

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import BoolTensor, Tensor, nn
 
+from mmhall._transformers.image_processors import looks_up_pictures, process_once
 from mmhall.adapters import _prompts as prompts
 from mmhall.adapters._batch import PER_POSITION, Batch, Inputs
 from mmhall.adapters._bound import HookedModel
@@ -55,7 +56,8 @@ class Reader(HookedModel):
     def inputs(self, requests: Sequence[Request]) -> Batch:
         """Convert requests into one left-padded batch on the model's device.
 
-        Special tokens typed in a prompt stay text.
+        Special tokens typed in a prompt stay text. A picture that several requests have (the same object) is processed
+        once.
 
         Returns:
             input_ids and attention_mask, (batch, position), other inputs of the family with one value for each
@@ -68,7 +70,8 @@ class Reader(HookedModel):
         """
         if len({not request.images for request in requests}) > 1:
             raise PromptError("a batch mixes prompts with and without a picture; send them in two batches")
-        singles = [self._read_single(request) for request in requests]
+        with process_once():
+            singles = [self._read_single(request) for request in requests]
         batch = Batch(self.stack(singles), singles, requests)
         length = batch["input_ids"].shape[1]
         if length >= self.context_length:
@@ -87,7 +90,8 @@ class Reader(HookedModel):
         """
         assert self.processor is not None
         images = {"images": [list(request.images)]} if request.images else {}
-        return dict(self.processor(text=[text], **images, return_tensors="pt", add_special_tokens=self._adds_bos(text)))
+        processor = looks_up_pictures(self.processor)
+        return dict(processor(text=[text], **images, return_tensors="pt", add_special_tokens=self._adds_bos(text)))
 
     def check_placeholders(self, inputs: Inputs) -> None:
         """Check that a batch has either both pictures and placeholders, or neither.

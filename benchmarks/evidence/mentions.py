@@ -2,8 +2,8 @@
 
 Stored with a caption of the baseline (`Row.extra`), for each mention: where it stands, the log-probability of its first
 token, and the answer to "Is there a dog in the image?" as log P(yes) - log P(no) of the first token (None where the
-model's tokens of yes and no are not known). Costs one pass over each caption, and a short prompt for each object named; the
-pictures are processed and encoded again unless the caller keeps them (`process_once`, `reuse_features`).
+model's tokens of yes and no are not known). Costs one pass over each caption, and a short prompt for each object named.
+Pictures are processed and encoded again, unless the caller keeps them (`process_once`, `reuse_features`).
 """
 
 from __future__ import annotations

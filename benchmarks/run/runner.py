@@ -18,35 +18,30 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from mmhall.adapters import Batch, Conversation
+from mmhall.adapters import Conversation
 from mmhall.answers import Answer
-from mmhall.attention import Features, reuse_features
 from mmhall.benchmarks.base import COUNTED, Benchmark, Item
 from mmhall.benchmarks.evidence.mentions import measure_mentions
 from mmhall.benchmarks.evidence.threshold import SCORE, yes_score
 from mmhall.benchmarks.evidence.unknown_words import measure_unknown
 from mmhall.benchmarks.rules.thoughts import restore_opening_mark
+from mmhall.benchmarks.run.inputs import ITEM_ERRORS, BatchInputs
 from mmhall.benchmarks.run.pictures import note_pictures
 from mmhall.benchmarks.run.runs import Part, Run
 from mmhall.collecting import collector_paused
-from mmhall.errors import DataError, GenerationError, ImageError, PromptError, RunError, is_out_of_memory
-from mmhall.generation import make_requests
+from mmhall.errors import RunError, is_out_of_memory
 from mmhall.lvlm import LVLM
 from mmhall.results.leases import STRIKES, Leases
 from mmhall.results.store import Row
 from mmhall.strategies import Strategy
 
 Progress = Callable[[int], None]
-ITEM_ERRORS = ImageError, PromptError, GenerationError, DataError
-"""Errors caused by one item; any other error ends the run."""
 
 _WINDOW = 32  # batches within which items are sorted by length
 _HOPELESS = 3  # pictures without any answer after which a run without answers stops
@@ -166,43 +161,11 @@ def answers(
         number: Number of the batch.
         done: (item, strategy) pairs with an answer.
     """
-    first, inputs = number % len(strategies), _Inputs(lvlm, part, items)
+    first, inputs = number % len(strategies), BatchInputs(lvlm, part, items)
     for strategy in (*strategies[first:], *strategies[:first]):
         left = [item for item in items if (item.id, str(strategy)) not in done]
         if left:
             yield _answer_or_split(inputs, left, strategy, number, controls=strategy is strategies[0])
-
-
-class _Inputs:
-    """The inputs of a batch of items, made once for all strategies: a picture is opened, processed and encoded once."""
-
-    def __init__(self, lvlm: LVLM, part: Part, items: Sequence[Item]) -> None:
-        """Read the items; where one cannot be read, those that are asked are read each time, and say so."""
-        self.lvlm, self.part = lvlm, part
-        self._places = {item.id: place for place, item in enumerate(items)}
-        self._batch: Batch | None = None
-        self._features: Features = {}
-        try:
-            self._batch = lvlm.adapter.inputs(make_requests([part.request(item) for item in items]))
-        except (*ITEM_ERRORS, MemoryError, RuntimeError) as error:
-            if not isinstance(error, ITEM_ERRORS) and not is_out_of_memory(error):
-                raise
-
-    @contextmanager
-    def encoded_once(self) -> Iterator[None]:
-        """Let the vision tower encode a picture once for all strategies; without memory to keep it, anew."""
-        try:
-            with reuse_features(self._features):
-                yield
-        except (MemoryError, RuntimeError):
-            self._features.clear()
-            raise
-
-    def of(self, items: Sequence[Item]) -> Batch | list[tuple[Path | None, str]]:
-        """Return some of the items as `LVLM.generate_batch` takes them."""
-        if self._batch is None:
-            return [self.part.request(item) for item in items]
-        return self.lvlm.adapter.picked(self._batch, [self._places[item.id] for item in items])
 
 
 def reopen_thoughts(lvlm: LVLM, items: Sequence[Item], answers: Sequence[Answer]) -> list[Answer]:
@@ -243,7 +206,7 @@ def _fill_batches(groups: Sequence[list[Item]], size: int) -> list[list[Item]]:
 
 
 def _answer_or_split(
-    inputs: _Inputs, items: Sequence[Item], strategy: Strategy, number: int, *, controls: bool = False
+    inputs: BatchInputs, items: Sequence[Item], strategy: Strategy, number: int, *, controls: bool = False
 ) -> list[Row]:
     """Answer items with one strategy together; after an error alone or in halves; else return failures.
 
@@ -273,20 +236,22 @@ def _answer_or_split(
 
 
 def _generate_rows(
-    inputs: _Inputs, items: Sequence[Item], strategy: Strategy, number: int, *, controls: bool = False
+    inputs: BatchInputs, items: Sequence[Item], strategy: Strategy, number: int, *, controls: bool = False
 ) -> list[Row]:
     lvlm, part, benchmark = inputs.lvlm, inputs.part, inputs.part.benchmark
     searched = strategy.beams > 1 or strategy.searches
     first = int(benchmark.yes_no and not searched)  # beams and searches have no scores
     seeds = _seeds(benchmark, items)
-    with inputs.encoded_once():
-        written = lvlm.generate_batch(inputs.of(items), strategy, seeds=seeds, scores=first, **benchmark.settings)
+    batch = inputs.of(items)
+    with inputs.kept():
+        written = lvlm.generate_batch(batch, strategy, seeds=seeds, scores=first, **benchmark.settings)
     answers = reopen_thoughts(lvlm, items, written)
     asked = [(item, part.picture(item)) for item in items]
     extras = benchmark.measure(lvlm, asked, answers)
     extras = [_with_cost(written, answer, extra, searched) for answer, extra in zip(written, extras, strict=True)]
     if controls and benchmark.trades:
-        measured = measure_mentions(lvlm, benchmark, asked, answers)
+        with inputs.kept():
+            measured = measure_mentions(lvlm, benchmark, batch, items, answers)
         extras = [{**(extra or {}), **own} for extra, own in zip(extras, measured, strict=True)]
     if benchmark.asks_in_words:
         unknown = measure_unknown(lvlm.adapter.tokenizer, items)

@@ -8,11 +8,11 @@ from typing import ClassVar
 import torch
 from torch import BoolTensor, Tensor, nn
 
-from mmhall._transformers.image_processors import looks_up_pictures, process_once
 from mmhall.adapters import _prompts as prompts
 from mmhall.adapters._batch import PER_POSITION, Batch, Inputs
 from mmhall.adapters._bound import HookedModel
 from mmhall.adapters._messages import Conversation, Request
+from mmhall.adapters._processed import looks_up_pictures, process_once
 from mmhall.adapters._templates import ChatTemplate
 from mmhall.attention import SELF_ATTENTION
 from mmhall.errors import ImageError, ModelError, PromptError

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from mmhall._transformers.image_processors import ProcessedPictures, looks_up_pictures, process_once
 from mmhall.adapters import Request, adapter_for
+from mmhall.adapters._processed import ProcessedPictures, looks_up_pictures, process_once
 from mmhall.errors import ImageError
 from tests.adapters.conftest import noise
 from tests.zoo import built

@@ -19,6 +19,7 @@ from mmhall.benchmarks.run.runs import Part
 from mmhall.benchmarks.scenes.dataset import write_scenes
 from mmhall.decoders.greedy import Greedy
 from mmhall.errors import DataError
+from mmhall.generation import _requests as requests_module
 from mmhall.objects import question_about
 from mmhall.results.store import Row
 from mmhall.strategies import strategy
@@ -51,6 +52,16 @@ def test_a_run_stores_it_with_the_baselines_captions(embedded, part):
         for one, mention in zip(known, named, strict=True):
             said = embedded.generate(path, question_about(mention.name), max_new_tokens=1, scores=True)
             assert one.yes == pytest.approx(yes_score(embedded.adapter, said.scores[0]), abs=1e-3)
+
+
+def test_a_run_opens_and_processes_a_picture_once_for_captions_and_questions(embedded, part, monkeypatch):
+    opened, processed, kind = [], [], type(embedded.processor.image_processor)
+    preprocess, opening = kind.preprocess, requests_module.open_image
+    monkeypatch.setattr(kind, "preprocess", lambda *a, **o: processed.append(a[1]) or preprocess(*a, **o))
+    monkeypatch.setattr(requests_module, "open_image", lambda source: opened.append(source) or opening(source))
+    (rows,) = answers(embedded, part, part.items, [Greedy()], 0, set())
+    assert all(row.extra[STORED] for row in rows)
+    assert len(opened) == len(processed) == len(part.items)
 
 
 OBJECTS = ["dog", "car", "cup"]

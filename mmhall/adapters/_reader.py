@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -35,7 +36,12 @@ class Reader(HookedModel):
     @property
     def chat(self) -> ChatTemplate | None:
         """Chat template that renders prompts; None where the family has no chat format."""
-        return ChatTemplate(self.processor, self.model.config.model_type, self.default_template, self.placeholder)
+        family = self.model.config.model_type
+        return ChatTemplate(self.processor, family, self.default_template, self.placeholder, self._template_faults)
+
+    @cached_property
+    def _template_faults(self) -> dict[Hashable, str | None]:
+        return {}
 
     @property
     def placeholder(self) -> str | None:

@@ -18,11 +18,17 @@ ITEM_ERRORS = ImageError, PromptError, GenerationError, DataError
 
 
 class BatchInputs:
-    """The inputs of a batch of items: a picture is opened, processed and encoded once."""
+    """The inputs of a batch of items: a picture is opened, processed and encoded once.
+
+    Attributes:
+        lvlm: The model.
+        part: The benchmark.
+        items: The items.
+    """
 
     def __init__(self, lvlm: LVLM, part: Part, items: Sequence[Item]) -> None:
         """Read the items; where one cannot be read, those that are asked are read each time, and say so."""
-        self.lvlm, self.part = lvlm, part
+        self.lvlm, self.part, self.items = lvlm, part, list(items)
         self._places = {item.id: place for place, item in enumerate(items)}
         self._batch: Batch | None = None
         self._features, self._processed = Features(), ProcessedPictures()
@@ -32,6 +38,11 @@ class BatchInputs:
         except (*ITEM_ERRORS, MemoryError, RuntimeError) as error:
             if not isinstance(error, ITEM_ERRORS) and not is_out_of_memory(error):
                 raise
+
+    @property
+    def is_read(self) -> bool:
+        """Whether all items could be read."""
+        return self._batch is not None
 
     @contextmanager
     def kept(self) -> Iterator[None]:

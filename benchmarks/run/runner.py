@@ -31,6 +31,7 @@ from mmhall.benchmarks.evidence.mentions import measure_mentions
 from mmhall.benchmarks.evidence.threshold import SCORE, yes_score
 from mmhall.benchmarks.evidence.unknown_words import measure_unknown
 from mmhall.benchmarks.rules.thoughts import restore_opening_mark
+from mmhall.benchmarks.run.ahead import ReadAhead
 from mmhall.benchmarks.run.inputs import ITEM_ERRORS, BatchInputs
 from mmhall.benchmarks.run.pictures import note_pictures
 from mmhall.benchmarks.run.runs import Part, Run
@@ -38,7 +39,7 @@ from mmhall.collecting import collector_paused
 from mmhall.errors import RunError, is_out_of_memory
 from mmhall.lvlm import LVLM
 from mmhall.results.leases import STRIKES, Leases
-from mmhall.results.store import Row
+from mmhall.results.store import Row, Store
 from mmhall.strategies import Strategy
 
 Progress = Callable[[int], None]
@@ -57,6 +58,7 @@ def answer(
     *,
     batch_size: int = 16,
     progress: Progress = lambda answers: None,
+    ahead: bool | None = None,
 ) -> None:
     """Generate the missing answers of one benchmark of a run.
 
@@ -67,6 +69,8 @@ def answer(
         strategies: Strategies of the run; each item is asked once with each.
         batch_size: Largest number of items decoded together.
         progress: Called with the number of new answers and failures; at first with that of stored answers.
+        ahead: Whether to read the next batch in a thread while one is answered; None: if the model is not on the CPU,
+            whose cores it would take.
 
     Raises:
         RunError: The store cannot be written, or no item can be answered.
@@ -76,30 +80,47 @@ def answer(
     made_batches = batches(part.items, batch_size)
     leases = Leases(store, name, len(made_batches))
     answered, warm = store.count_done(name), set[str]()
+    ahead = lvlm.adapter.device.type != "cpu" if ahead is None else ahead
     progress(answered)
-    while not leases.is_finished():
-        number = leases.claim()
-        if number is None:
-            time.sleep(_POLL)  # others work on what is left, unless they die
-            continue
-        done = store.done_in(name, number)
-        pieces, given_up = split_batch(leases, part, made_batches[number], strategies, number, done)
-        for items in pieces:
-            note_pictures(store, part, items)
-            with leases.note_asked(number, [item.id for item in items]):
-                asked = [each for each in strategies if any((item.id, str(each)) not in done for item in items)]
-                _warm_up(lvlm, part, items[0], [each for each in asked if str(each) not in warm])
-                warm |= set(map(str, asked))
-                for rows in answers(lvlm, part, items, strategies, number, store.done_in(name, number)):
-                    store.add(rows)
-                    leases.renew()
-                    progress(len(rows))
-                    answered += sum(row.error is None for row in rows)
-        store.add(given_up)
-        progress(len(given_up))
-        leases.finish(number)
-        if not answered and not store.count_done(name):
-            _refuse_hopeless(run, part)
+    with ReadAhead(lvlm, part) as reader:
+        while not leases.is_finished():
+            number = leases.claim()
+            if number is None:
+                time.sleep(_POLL)  # others work on what is left, unless they die
+                continue
+            done = store.done_in(name, number)
+            pieces, given_up = split_batch(leases, part, made_batches[number], strategies, number, done)
+            for items in pieces:
+                note_pictures(store, part, items)
+                with leases.note_asked(number, [item.id for item in items]):
+                    asked = [each for each in strategies if any((item.id, str(each)) not in done for item in items)]
+                    _warm_up(lvlm, part, items[0], [each for each in asked if str(each) not in warm])
+                    warm |= set(map(str, asked))
+                    inputs = reader.take(items)
+                    if ahead and len(pieces) == 1:  # an item that kills the process gives no strikes to suspected ones
+                        reader.begin(_upcoming(store, leases, part, made_batches, strategies))
+                    for rows in answers(inputs, strategies, number, store.done_in(name, number)):
+                        store.add(rows)
+                        leases.renew()
+                        progress(len(rows))
+                        answered += sum(row.error is None for row in rows)
+            store.add(given_up)
+            progress(len(given_up))
+            leases.finish(number)
+            if not answered and not store.count_done(name):
+                _refuse_hopeless(run, part)
+
+
+def _upcoming(
+    store: Store, leases: Leases, part: Part, made_batches: Sequence[Sequence[Item]], strategies: Sequence[Strategy]
+) -> list[Item]:
+    """Return the items that this process will probably ask next, together; none where that is not known."""
+    number = leases.upcoming()
+    if number is None:
+        return []
+    done = store.done_in(part.benchmark.name, number)
+    pieces, _ = split_batch(leases, part, made_batches[number], strategies, number, done)
+    return pieces[0] if len(pieces) == 1 else []
 
 
 def split_batch(
@@ -144,26 +165,19 @@ def batches(items: Sequence[Item], size: int) -> list[list[Item]]:
 
 
 def answers(
-    lvlm: LVLM,
-    part: Part,
-    items: Sequence[Item],
-    strategies: Sequence[Strategy],
-    number: int,
-    done: set[tuple[str, str]],
+    inputs: BatchInputs, strategies: Sequence[Strategy], number: int, done: set[tuple[str, str]]
 ) -> Iterator[list[Row]]:
     """Answer a batch with one strategy after the other; the first strategy rotates from batch to batch.
 
     Args:
-        lvlm: The model.
-        part: The benchmark.
-        items: Items of the batch.
+        inputs: The batch, with model and benchmark.
         strategies: All strategies of the run.
         number: Number of the batch.
         done: (item, strategy) pairs with an answer.
     """
-    first, inputs = number % len(strategies), BatchInputs(lvlm, part, items)
+    first = number % len(strategies)
     for strategy in (*strategies[first:], *strategies[:first]):
-        left = [item for item in items if (item.id, str(strategy)) not in done]
+        left = [item for item in inputs.items if (item.id, str(strategy)) not in done]
         if left:
             yield _answer_or_split(inputs, left, strategy, number, controls=strategy is strategies[0])
 

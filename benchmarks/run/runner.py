@@ -18,21 +18,18 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
 import torch
 
-from mmhall.adapters import Conversation
 from mmhall.answers import Answer
 from mmhall.benchmarks.base import COUNTED, Benchmark, Item
 from mmhall.benchmarks.evidence.mentions import measure_mentions
 from mmhall.benchmarks.evidence.threshold import SCORE, yes_score
 from mmhall.benchmarks.evidence.unknown_words import measure_unknown
-from mmhall.benchmarks.rules.thoughts import restore_opening_mark
 from mmhall.benchmarks.run.ahead import ReadAhead
-from mmhall.benchmarks.run.inputs import ITEM_ERRORS, BatchInputs
+from mmhall.benchmarks.run.inputs import ITEM_ERRORS, BatchInputs, reopen_thoughts
 from mmhall.benchmarks.run.pictures import note_pictures
 from mmhall.benchmarks.run.runs import Part, Run
 from mmhall.collecting import collector_paused
@@ -99,7 +96,7 @@ def answer(
                     inputs = reader.take(items)
                     if ahead and len(pieces) == 1:  # an item that kills the process gives no strikes to suspected ones
                         reader.begin(_upcoming(store, leases, part, made_batches, strategies))
-                    for rows in answers(inputs, strategies, number, store.done_in(name, number)):
+                    for rows in answers(inputs, strategies, number, done):
                         store.add(rows)
                         leases.renew()
                         progress(len(rows))
@@ -182,21 +179,6 @@ def answers(
             yield _answer_or_split(inputs, left, strategy, number, controls=strategy is strategies[0])
 
 
-def reopen_thoughts(lvlm: LVLM, items: Sequence[Item], answers: Sequence[Answer]) -> list[Answer]:
-    """Put the opening mark of thoughts, which the chat template wrote, before answers that do not close it.
-
-    Args:
-        lvlm: The model.
-        items: The items asked.
-        answers: Answer to each item.
-    """
-    chat = lvlm.adapter.chat
-    if chat is None:
-        return list(answers)
-    prompts = [chat.write(Conversation.from_prompt(item.prompt, int(item.picture is not None))) for item in items]
-    return [replace(a, text=restore_opening_mark(prompt, a.text)) for prompt, a in zip(prompts, answers, strict=True)]
-
-
 def _by_picture(items: Sequence[Item]) -> list[list[Item]]:
     """Group items by picture; items without a picture come last, each as its own group."""
     groups: dict[tuple[bool, str], list[Item]] = {}
@@ -259,7 +241,7 @@ def _generate_rows(
     batch = inputs.of(items)
     with inputs.kept():
         written = lvlm.generate_batch(batch, strategy, seeds=seeds, scores=first, **benchmark.settings)
-    answers = reopen_thoughts(lvlm, items, written)
+    answers = reopen_thoughts(inputs.prompts(items), written)
     asked = [(item, part.picture(item)) for item in items]
     extras = benchmark.measure(lvlm, asked, answers)
     extras = [_with_cost(written, answer, extra, searched) for answer, extra in zip(written, extras, strict=True)]

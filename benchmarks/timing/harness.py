@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -81,16 +82,22 @@ class Shares:
     Attributes:
         benchmark: Name of the benchmark.
         items: Items answered.
+        batches: Batches in which they were asked.
         seconds: Time of each part, one value per turn.
     """
 
     benchmark: str
     items: int
+    batches: int
     seconds: dict[str, tuple[float, ...]]
 
     def share(self, *parts: str) -> list[float]:
         """Return the share that parts have of the time without warm-up and mentions, one value per turn, in [0, 1]."""
         return [own / whole for own, whole in zip(self._sums(parts), self._sums((MODEL, *HARNESS)), strict=True)]
+
+    def per_batch(self, part: str) -> str:
+        """Return the milliseconds of a part for each batch, median of the turns, as text."""
+        return f"{1000 * median(self.seconds[part]) / self.batches:.2f}"
 
     def _sums(self, parts: Sequence[str]) -> list[float]:
         return [sum(turn) for turn in zip(*(self.seconds[part] for part in parts), strict=True)]
@@ -115,27 +122,26 @@ def measure(lvlm: LVLM, scenes: int = SCENES, turns: int = TURNS, *, ahead: bool
             outs = [Path(folder) / f"{name}-{turn}" for turn in range(turns)]
             clocked = [_turn(lvlm, name, source, out, ahead=ahead) for out in outs]
             parts = (MODEL, MENTIONS, WARM_UP, *HARNESS)
-            seconds = {part: tuple(clock.seconds[part] for clock, _ in clocked) for part in parts}
-            measured.append(Shares(name, clocked[0][1], seconds))
+            seconds = {part: tuple(clock.seconds[part] for clock, *_ in clocked) for part in parts}
+            measured.append(Shares(name, *clocked[0][1:], seconds))
     return measured
 
 
 def table(measured: Sequence[Shares]) -> list[tuple[str, ...]]:
-    """Format the seconds and shares of each part: medians of the turns."""
-    lines = [("part", *(f"{each.benchmark}, {unit}" for each in measured for unit in ("s", "%")))]
+    """Format milliseconds a batch and share of each part: medians of the turns, and the range of the harness."""
+    lines = [("part", *(f"{each.benchmark}, {unit}" for each in measured for unit in ("ms", "%")))]
     for part in (MODEL, *HARNESS):
-        cells = [(f"{median(each.seconds[part]):.3f}", f"{100 * median(each.share(part)):.2f}") for each in measured]
-        lines.append((part, *(cell for pair in cells for cell in pair)))
-    shares = [each.share(*HARNESS) for each in measured]
-    whole = [("", f"{100 * median(one):.2f} [{100 * min(one):.2f}, {100 * max(one):.2f}]") for one in shares]
-    lines.append(("harness", *(cell for pair in whole for cell in pair)))
+        cells = [(each.per_batch(part), f"{100 * median(each.share(part)):.2f}") for each in measured]
+        lines.append((part, *chain(*cells)))
+    shares = [[100 * share for share in each.share(*HARNESS)] for each in measured]
+    whole = [("", f"{median(turns):.2f} [{min(turns):.2f}, {max(turns):.2f}]") for turns in shares]
+    lines.append(("harness", *chain(*whole)))
     for part in (MENTIONS, WARM_UP):
-        cells = [(f"{median(each.seconds[part]):.3f}", "") for each in measured]
-        lines.append((f"not counted: {part}", *(cell for pair in cells for cell in pair)))
+        lines.append((f"not counted: {part}", *chain(*((each.per_batch(part), "") for each in measured))))
     return lines
 
 
-def _turn(lvlm: LVLM, name: str, source: Source, out: Path, *, ahead: bool) -> tuple[Clock, int]:
+def _turn(lvlm: LVLM, name: str, source: Source, out: Path, *, ahead: bool) -> tuple[Clock, int, int]:
     strategies = make_strategies(["greedy"])
     run = start(out, lvlm, benchmarks=[(make_benchmarks([name])[0], source)], strategies=strategies, batch_size=BATCH)
     (part,) = run.parts
@@ -143,7 +149,7 @@ def _turn(lvlm: LVLM, name: str, source: Source, out: Path, *, ahead: bool) -> t
     with _clocked(clock, lvlm), clock.part(REST):
         runner.answer(lvlm, run, part, strategies, batch_size=BATCH, ahead=ahead)
     run.store.close()
-    return clock, len(part.items)
+    return clock, len(part.items), len(runner.batches(part.items, BATCH))
 
 
 @contextmanager
@@ -156,6 +162,7 @@ def _clocked(clock: Clock, lvlm: LVLM) -> Iterator[None]:
         (inputs, "make_requests", "opening pictures"),
         (image_processor, "preprocess", "processing pictures"),
         (type(lvlm.adapter), "inputs", "prompts and their tokens"),
+        (inputs, "write_prompts", "prompts and their tokens"),
         (runner, "note_pictures", "noting pictures"),
         (runner, "measure_mentions", MENTIONS),
         (runner, "_warm_up", WARM_UP),
@@ -214,10 +221,9 @@ def main() -> None:
     for first, *cells in table(measured):
         print(f"{first:<28}" + "".join(f"{cell:>12}" for cell in cells))
     counts = ", ".join(f"{each.items} items of {each.benchmark}" for each in measured)
-    print(
-        f"\nMedians of {options.turns} turns: {counts}; greedy, batches of {BATCH}, embedded model, "
-        + ("the next batch read in a thread." if options.ahead else "no thread beside.")
-    )
+    thread = "the next batch read in a thread" if options.ahead else "no thread beside"
+    print(f"\nMilliseconds a batch of {BATCH}, and shares; medians of {options.turns} turns: {counts}.")
+    print(f"Embedded model, greedy, {thread}.")
     print(machine(lvlm.model.device.type))
 
 

@@ -85,4 +85,4 @@ class Asker:
     ) -> list[Answer]:
         requests = [(self.path(item) if picture is None else picture, item.prompt) for item in items]
         answers = self.lvlm.generate_batch(requests, scores=scores, max_new_tokens=max_new_tokens)
-        return reopen_thoughts(write_prompts(self.lvlm, items), answers)
+        return reopen_thoughts(write_prompts(self.lvlm.adapter, items), answers)

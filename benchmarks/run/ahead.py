@@ -2,7 +2,7 @@
 
 Pictures are opened and processed and prompts tokenised while a GPU computes. One batch is read ahead, the one that this
 process will probably lease next; if another one is leased, what was read is dropped. The thread moves its tensors to
-the model's device under the context of the runner's thread, and so on its CUDA stream.
+the model's device under the context of the runner's thread, and so on its CUDA stream; its tokenizers are its own.
 
 An error of the thread is dropped too: the batch is read again when it is asked, and the error is raised there. So is a
 batch of which a picture file has changed since: its digest is taken when it is asked.
@@ -12,8 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 
+from mmhall.adapters import Adapter
 from mmhall.benchmarks.base import Item
 from mmhall.benchmarks.run.inputs import BatchInputs
 from mmhall.benchmarks.run.runs import Part
@@ -52,7 +54,8 @@ class ReadAhead:
         """Begin to read items in the thread; what was read ahead before is dropped."""
         self.drop()
         if items:
-            read = CallerContext(self._lvlm.adapter.device).wrap(self._read)
+            reader = self._reader  # made here, as no other thread may use what it copies
+            read = CallerContext(reader.device).wrap(self._read)
             self._items, self._reading = items, self._thread.submit(read, items)
 
     def take(self, items: Sequence[Item]) -> BatchInputs:
@@ -73,7 +76,11 @@ class ReadAhead:
 
     def _read(self, items: Sequence[Item]) -> tuple[FileStates, BatchInputs]:
         states = self._states(items)  # before the content
-        return states, BatchInputs(self._lvlm, self._part, items)
+        return states, BatchInputs(self._lvlm, self._part, items, self._reader)
+
+    @cached_property
+    def _reader(self) -> Adapter:
+        return self._lvlm.adapter.for_thread()
 
     def _states(self, items: Sequence[Item]) -> FileStates:
         """Return the states of the pictures' files; those that are missing are left out."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from mmhall.adapters import Batch, Conversation, ProcessedPictures, process_once
+from mmhall.adapters import Adapter, Batch, Conversation, ProcessedPictures, process_once
 from mmhall.answers import Answer
 from mmhall.attention import Features, reuse_features
 from mmhall.benchmarks.base import Item
@@ -29,8 +29,16 @@ class BatchInputs:
         items: The items.
     """
 
-    def __init__(self, lvlm: LVLM, part: Part, items: Sequence[Item]) -> None:
-        """Read the items; where one cannot be read, those that are asked are read each time, and say so."""
+    def __init__(self, lvlm: LVLM, part: Part, items: Sequence[Item], reader: Adapter | None = None) -> None:
+        """Read the items; where one cannot be read, those that are asked are read each time, and say so.
+
+        Args:
+            lvlm: The model.
+            part: The benchmark.
+            items: The items.
+            reader: Reads the items; None: the model's adapter.
+        """
+        reader = lvlm.adapter if reader is None else reader
         self.lvlm, self.part, self.items = lvlm, part, list(items)
         self._places = {item.id: place for place, item in enumerate(items)}
         self._batch: Batch | None = None
@@ -38,8 +46,8 @@ class BatchInputs:
         self._features, self._processed = Features(), ProcessedPictures()
         try:
             with process_once(self._processed):
-                self._batch = self._read(items)
-            self._prompts = write_prompts(lvlm, items)
+                self._batch = self._read(items, reader)
+            self._prompts = write_prompts(reader, items)
         except (*ITEM_ERRORS, MemoryError, RuntimeError) as error:
             if not isinstance(error, ITEM_ERRORS) and not is_out_of_memory(error):
                 raise
@@ -66,7 +74,7 @@ class BatchInputs:
             MmhallError: The batch could not be read, nor can these.
         """
         if self._batch is None:
-            return self._read(items)
+            return self._read(items, self.lvlm.adapter)
         places = [self._places[item.id] for item in items]
         whole = places == list(range(len(self.items)))
         return self._batch if whole else self.lvlm.adapter.picked(self._batch, places)
@@ -74,16 +82,16 @@ class BatchInputs:
     def prompts(self, items: Sequence[Item]) -> list[str]:
         """Return the prompts of some of the items; see `write_prompts`."""
         if self._batch is None:
-            return write_prompts(self.lvlm, items)
+            return write_prompts(self.lvlm.adapter, items)
         return [self._prompts[self._places[item.id]] for item in items]
 
-    def _read(self, items: Sequence[Item]) -> Batch:
-        return self.lvlm.adapter.inputs(make_requests([self.part.request(item) for item in items]))
+    def _read(self, items: Sequence[Item], reader: Adapter) -> Batch:
+        return reader.inputs(make_requests([self.part.request(item) for item in items]))
 
 
-def write_prompts(lvlm: LVLM, items: Sequence[Item]) -> list[str]:
+def write_prompts(adapter: Adapter, items: Sequence[Item]) -> list[str]:
     """Return the prompts of items as the model's chat template writes them; empty for a model without chat format."""
-    chat = lvlm.adapter.chat
+    chat = adapter.chat
     if chat is None:
         return [""] * len(items)
     return [chat.write(Conversation.from_prompt(item.prompt, int(item.picture is not None))) for item in items]

@@ -136,7 +136,7 @@ class Sheet:
                 batch = items[start : start + batch_size]
                 requests = [(self._paths[item.picture], item.prompt) for item in batch]
                 written = lvlm.generate_batch(requests, method, **benchmark.settings)
-                answers = reopen_thoughts(write_prompts(lvlm, batch), written)
+                answers = reopen_thoughts(write_prompts(lvlm.adapter, batch), written)
                 texts += [answer.text for answer in answers]
                 rows += [_count_answer(benchmark, item, a.text) for item, a in zip(batch, answers, strict=True)]
                 progress(len(batch))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Hashable, Sequence
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import BoolTensor, Tensor, nn
@@ -18,6 +19,8 @@ from mmhall.adapters._templates import ChatTemplate
 from mmhall.attention import SELF_ATTENTION
 from mmhall.errors import ImageError, ModelError, PromptError
 from mmhall.words import special_tokens
+
+R = TypeVar("R", bound="Reader")
 
 
 class Reader(HookedModel):
@@ -83,6 +86,18 @@ class Reader(HookedModel):
         if length >= self.context_length:
             raise PromptError(f"the prompt has {length} tokens, the model's context {self.context_length}; shorten it")
         return batch
+
+    def for_thread(self: R) -> R:
+        """Return an adapter of the same model that reads requests while another thread uses this one.
+
+        Its tokenizers are copies: a tokenizer holds the settings of its latest call, such as whether to split special
+        tokens, so that two threads would read prompts with each other's.
+        """
+        reader = copy.copy(self)
+        shared = getattr(self.processor, "image_processor", None)
+        reader.processor = copy.deepcopy(self.processor, {id(shared): shared})
+        reader.tokenizer = getattr(reader.processor, "tokenizer", None)
+        return reader
 
     def read(self, request: Request, text: str) -> dict[str, Tensor]:
         """Run the processor on a request.

@@ -119,3 +119,17 @@ def test_an_image_processor_of_other_code_may_draw_random_numbers_and_runs_each_
     finally:
         adapter.close()
         processor.image_processor = plain
+
+
+@pytest.mark.contract
+def test_an_adapter_for_another_thread_reads_the_same_with_tokenizers_of_its_own(adapter, wide):
+    """A call that splits special tokens leaves the tokenizer so; a call of the other thread would read them so."""
+    reader, request = adapter.for_thread(), Request("Why?", (wide,))
+    adapter.tokenizer("x", split_special_tokens=True)
+    assert adapter.tokenizer.backend_tokenizer.encode_special_tokens
+    assert not reader.tokenizer.backend_tokenizer.encode_special_tokens
+    assert reader.tokenizer is reader.processor.tokenizer
+    assert reader.processor.image_processor is adapter.processor.image_processor
+    read, wanted = reader.inputs([request]), adapter.inputs([request])
+    assert read.keys() == wanted.keys()
+    assert all(torch.equal(read[key], wanted[key]) for key in wanted)

@@ -15,7 +15,7 @@ from mmhall.benchmarks.run.ahead import ReadAhead
 from mmhall.benchmarks.run.runner import answer
 from mmhall.benchmarks.run.runs import Part, Run
 from mmhall.benchmarks.scenes import write_scenes
-from mmhall.errors import ModelError, RunError
+from mmhall.errors import ModelError, PromptError, RunError
 from mmhall.results.pictures import stored_fingerprints
 from mmhall.results.store import Store
 from mmhall.strategies import strategy
@@ -77,11 +77,26 @@ def test_all_batches_but_the_first_are_read_ahead_and_answered_as_without(llava,
 def test_a_batch_that_is_not_the_one_read_ahead_is_read_when_it_is_asked(llava, part, reads):
     with ReadAhead(llava, part) as ahead:
         ahead.begin(part.items[:2])
-        other = ahead.take(part.items[2:4])
-        again = ahead.take(part.items[:2])
-    assert [item.id for item in other.items] == ["3", "4"]
-    assert [item.id for item in again.items] == ["1", "2"]
+        others = [replace(item, id=f"{item.id}b") for item in part.items[:2]]  # about the same pictures
+        assert ahead.take(others).items == others
+        assert ahead.take(part.items[:2]).is_read
     assert reads.count(HERE) == 4
+
+
+@pytest.mark.parametrize("error", [ModelError("broken"), PromptError("too long"), MemoryError()])
+def test_a_batch_that_only_the_thread_cannot_read_is_read_when_it_is_asked(llava, part, monkeypatch, error):
+    kind = type(llava.adapter)
+    read = kind.read
+
+    def fails(self, request, text):
+        if threading.current_thread().name == THREAD:
+            raise error
+        return read(self, request, text)
+
+    monkeypatch.setattr(kind, "read", fails)
+    with ReadAhead(llava, part) as ahead:
+        ahead.begin(part.items[:2])
+        assert ahead.take(part.items[:2]).is_read
 
 
 def test_a_picture_that_changes_after_it_was_read_ahead_is_read_again(llava, part, reads):

@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mmhall.adapters import Inputs, Request
+from mmhall.adapters import Inputs
 from mmhall.answers import Answer
 from mmhall.benchmarks.base import Item
 from mmhall.benchmarks.data.pictures import PictureSet
 from mmhall.benchmarks.evidence.threshold import SCORE, yes_score
-from mmhall.benchmarks.run.runner import batches, reopen_thoughts
-from mmhall.images import ImageLike, open_image
+from mmhall.benchmarks.run.inputs import reopen_thoughts, write_prompts
+from mmhall.benchmarks.run.runner import batches
+from mmhall.generation import make_requests
+from mmhall.images import ImageLike
 from mmhall.lvlm import LVLM
 from mmhall.results.store import Row
 
@@ -72,7 +74,7 @@ class Asker:
 
     def inputs(self, items: Sequence[Item]) -> Inputs:
         """Return the model's inputs for items, as a batch."""
-        return self.lvlm.adapter.inputs([Request(item.prompt, (open_image(self.path(item)),)) for item in items])
+        return self.lvlm.adapter.inputs(make_requests([(self.path(item), item.prompt) for item in items]))
 
     def path(self, item: Item) -> Path:
         """Return the picture file of an item."""
@@ -83,4 +85,4 @@ class Asker:
     ) -> list[Answer]:
         requests = [(self.path(item) if picture is None else picture, item.prompt) for item in items]
         answers = self.lvlm.generate_batch(requests, scores=scores, max_new_tokens=max_new_tokens)
-        return reopen_thoughts(self.lvlm, items, answers)
+        return reopen_thoughts(write_prompts(self.lvlm.adapter, items), answers)

@@ -3,13 +3,13 @@
 Stored with a caption of the baseline (`Row.extra`), for each mention: where it stands, the log-probability of its first
 token, and the answer to "Is there a dog in the image?" as log P(yes) - log P(no) of the first token (None where the
 model's tokens of yes and no are not known). Costs one pass over each caption, and a short prompt for each object named.
+Pictures are processed and encoded again, unless the caller keeps them (`process_once`, `reuse_features`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmhall.benchmarks.base import Benchmark, Item
@@ -21,6 +21,7 @@ from mmhall.results.store import Row
 from mmhall.words import token_spans, tokens_in_span
 
 if TYPE_CHECKING:
+    from mmhall.adapters import Batch
     from mmhall.answers import Answer
     from mmhall.lvlm import LVLM
 
@@ -47,24 +48,28 @@ class Certainty:
 
 
 def measure_mentions(
-    lvlm: LVLM, benchmark: Benchmark, questions: Sequence[tuple[Item, Path | None]], answers: Sequence[Answer]
+    lvlm: LVLM, benchmark: Benchmark, batch: Batch, items: Sequence[Item], answers: Sequence[Answer]
 ) -> list[dict[str, Any]]:
     """Measure the certainty of the mentions of captions, as stored with them.
 
     Args:
         lvlm: The model.
         benchmark: The benchmark, which finds mentions.
-        questions: Items with their pictures.
+        batch: The inputs of the items.
+        items: The items asked.
         answers: The caption of each item.
     """
-    found = [benchmark.named(item, answer.text) for (item, _), answer in zip(questions, answers, strict=True)]
+    from mmhall.analysis import token_logprobs  # reading stored captions needs no torch
+
+    found = [benchmark.named(item, answer.text) for item, answer in zip(items, answers, strict=True)]
     stored: list[dict[str, Any]] = [{STORED: []} for _ in answers]
     chosen = [number for number, mentions in enumerate(found) if mentions]
-    asked = [(n, questions[n][1], name) for n in chosen for name in dict.fromkeys(m.name for m in found[n])]
-    yes = _ask(lvlm, asked, min(_QUESTIONS, len(answers)))
+    asked = [(number, name) for number in chosen for name in dict.fromkeys(m.name for m in found[number])]
+    yes = _ask(lvlm, batch, asked)
     for start in range(0, len(chosen), _AT_ONCE):
         part = chosen[start : start + _AT_ONCE]
-        sure = _logprobs(lvlm, [(questions[n], answers[n]) for n in part])
+        ids = [answers[number].token_ids for number in part]
+        sure = token_logprobs(lvlm.adapter, lvlm.adapter.picked(batch, part), ids)
         for number, logprobs in zip(part, sure, strict=True):
             places = tokens_of(lvlm.adapter.tokenizer, answers[number], found[number])
             stored[number][STORED] = [
@@ -122,43 +127,31 @@ def tokens_of(tokenizer: Any, answer: Answer, named: Sequence[Mention]) -> list[
     return [tokens_in_span(spans, lead + mention.start, lead + mention.end) for mention in named]
 
 
-def _logprobs(lvlm: LVLM, captions: Sequence[tuple[tuple[Item, Path | None], Answer]]) -> list[tuple[float, ...]]:
-    """Return the plain model's log-probability of each token of captions."""
-    from mmhall.adapters import Request  # reading stored captions needs no torch
-    from mmhall.analysis import score_answers
-    from mmhall.images import open_image
-
-    requests = [Request(item.prompt, (open_image(path),) if path else ()) for (item, path), _ in captions]
-    ids = [answer.token_ids for _, answer in captions]
-    scored = score_answers(lvlm.adapter, lvlm.adapter.inputs(requests), ids)
-    return [one.uncertainty.logprobs for one in scored]
-
-
-def _ask(
-    lvlm: LVLM, asked: Sequence[tuple[int, Path | None, str]], at_once: int
-) -> dict[tuple[int, str], float | None]:
+def _ask(lvlm: LVLM, batch: Batch, asked: Sequence[tuple[int, str]]) -> dict[tuple[int, str], float | None]:
     """Ask the plain model about objects in pictures.
 
     Args:
         lvlm: The model.
-        asked: Number of the picture, its file, and the name of an object.
-        at_once: Number of questions asked together.
+        batch: The inputs of the captions, with their pictures.
+        asked: 0-based number of the caption, and the name of an object.
 
     Returns:
         Number and name to log P(yes) - log P(no).
     """
+    from mmhall.adapters import Request
     from mmhall.strategies import why_no_yes_no
 
     if why_no_yes_no(lvlm.adapter) is not None:
         return {}
     found: dict[tuple[int, str], float | None] = {}
+    at_once = min(_QUESTIONS, len(batch.requests))
     for start in range(0, len(asked), at_once):
         part = asked[start : start + at_once]
-        requests = [(path, question_about(name)) for _, path, name in part]
-        answers = lvlm.generate_batch(requests, scores=1, max_new_tokens=1)
-        for (number, _, name), answer in zip(part, answers, strict=True):
+        requests = [Request(question_about(name), batch.requests[number].images) for number, name in part]
+        answers = lvlm.generate_batch(lvlm.adapter.inputs(requests), scores=1, max_new_tokens=1)
+        for key, answer in zip(part, answers, strict=True):
             score = None
             if answer.scores is not None and len(answer.scores):  # an answer that ends at once has none
                 score = yes_score(lvlm.adapter, answer.scores[0])
-            found[number, name] = score if score is None else round(score, 4)
+            found[key] = score if score is None else round(score, 4)
     return found

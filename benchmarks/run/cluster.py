@@ -19,6 +19,7 @@ from typing import Any
 
 from mmhall.benchmarks import benchmark as make_benchmark
 from mmhall.benchmarks.base import Item
+from mmhall.benchmarks.run.inputs import BatchInputs
 from mmhall.benchmarks.run.pictures import note_pictures
 from mmhall.benchmarks.run.runner import Progress, answers, batches, split_batch
 from mmhall.benchmarks.run.runs import Part, Run
@@ -92,7 +93,7 @@ class Answerer:
             part = Part(make_benchmark(spec), batch, files)
             methods = [strategy(text) for text in strategies]
             try:
-                rows = list(chain.from_iterable(answers(self._lvlm, part, batch, methods, number, done)))
+                rows = list(chain.from_iterable(answers(BatchInputs(self._lvlm, part, batch), methods, number, done)))
             except MmhallError as error:
                 raise RunError(str(error)) from None
         return [row if row.error is None else replace(row, error=_restore_paths(row.error, names)) for row in rows]

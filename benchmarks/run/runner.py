@@ -18,35 +18,28 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from mmhall.adapters import Batch, Conversation
 from mmhall.answers import Answer
-from mmhall.attention import Features, reuse_features
 from mmhall.benchmarks.base import COUNTED, Benchmark, Item
 from mmhall.benchmarks.evidence.mentions import measure_mentions
 from mmhall.benchmarks.evidence.threshold import SCORE, yes_score
 from mmhall.benchmarks.evidence.unknown_words import measure_unknown
-from mmhall.benchmarks.rules.thoughts import restore_opening_mark
+from mmhall.benchmarks.run.ahead import ReadAhead
+from mmhall.benchmarks.run.inputs import ITEM_ERRORS, BatchInputs, reopen_thoughts
 from mmhall.benchmarks.run.pictures import note_pictures
 from mmhall.benchmarks.run.runs import Part, Run
 from mmhall.collecting import collector_paused
-from mmhall.errors import DataError, GenerationError, ImageError, PromptError, RunError, is_out_of_memory
-from mmhall.generation import make_requests
+from mmhall.errors import RunError, is_out_of_memory
 from mmhall.lvlm import LVLM
 from mmhall.results.leases import STRIKES, Leases
-from mmhall.results.store import Row
+from mmhall.results.store import Row, Store
 from mmhall.strategies import Strategy
 
 Progress = Callable[[int], None]
-ITEM_ERRORS = ImageError, PromptError, GenerationError, DataError
-"""Errors caused by one item; any other error ends the run."""
 
 _WINDOW = 32  # batches within which items are sorted by length
 _HOPELESS = 3  # pictures without any answer after which a run without answers stops
@@ -62,6 +55,7 @@ def answer(
     *,
     batch_size: int = 16,
     progress: Progress = lambda answers: None,
+    ahead: bool | None = None,
 ) -> None:
     """Generate the missing answers of one benchmark of a run.
 
@@ -72,6 +66,8 @@ def answer(
         strategies: Strategies of the run; each item is asked once with each.
         batch_size: Largest number of items decoded together.
         progress: Called with the number of new answers and failures; at first with that of stored answers.
+        ahead: Whether to read the next batch in a thread while one is answered; None: if the model is not on the CPU,
+            whose cores it would take.
 
     Raises:
         RunError: The store cannot be written, or no item can be answered.
@@ -81,30 +77,47 @@ def answer(
     made_batches = batches(part.items, batch_size)
     leases = Leases(store, name, len(made_batches))
     answered, warm = store.count_done(name), set[str]()
+    ahead = lvlm.adapter.device.type != "cpu" if ahead is None else ahead
     progress(answered)
-    while not leases.is_finished():
-        number = leases.claim()
-        if number is None:
-            time.sleep(_POLL)  # others work on what is left, unless they die
-            continue
-        done = store.done_in(name, number)
-        pieces, given_up = split_batch(leases, part, made_batches[number], strategies, number, done)
-        for items in pieces:
-            note_pictures(store, part, items)
-            with leases.note_asked(number, [item.id for item in items]):
-                asked = [each for each in strategies if any((item.id, str(each)) not in done for item in items)]
-                _warm_up(lvlm, part, items[0], [each for each in asked if str(each) not in warm])
-                warm |= set(map(str, asked))
-                for rows in answers(lvlm, part, items, strategies, number, store.done_in(name, number)):
-                    store.add(rows)
-                    leases.renew()
-                    progress(len(rows))
-                    answered += sum(row.error is None for row in rows)
-        store.add(given_up)
-        progress(len(given_up))
-        leases.finish(number)
-        if not answered and not store.count_done(name):
-            _refuse_hopeless(run, part)
+    with ReadAhead(lvlm, part) as reader:
+        while not leases.is_finished():
+            number = leases.claim()
+            if number is None:
+                time.sleep(_POLL)  # others work on what is left, unless they die
+                continue
+            done = store.done_in(name, number)
+            pieces, given_up = split_batch(leases, part, made_batches[number], strategies, number, done)
+            for items in pieces:
+                note_pictures(store, part, items)
+                with leases.note_asked(number, [item.id for item in items]):
+                    asked = [each for each in strategies if any((item.id, str(each)) not in done for item in items)]
+                    _warm_up(lvlm, part, items[0], [each for each in asked if str(each) not in warm])
+                    warm |= set(map(str, asked))
+                    inputs = reader.take(items)
+                    if ahead and len(pieces) == 1:  # an item that kills the process gives no strikes to suspected ones
+                        reader.begin(_upcoming(store, leases, part, made_batches, strategies))
+                    for rows in answers(inputs, strategies, number, done):
+                        store.add(rows)
+                        leases.renew()
+                        progress(len(rows))
+                        answered += sum(row.error is None for row in rows)
+            store.add(given_up)
+            progress(len(given_up))
+            leases.finish(number)
+            if not answered and not store.count_done(name):
+                _refuse_hopeless(run, part)
+
+
+def _upcoming(
+    store: Store, leases: Leases, part: Part, made_batches: Sequence[Sequence[Item]], strategies: Sequence[Strategy]
+) -> list[Item]:
+    """Return the items that this process will probably ask next, together; none where that is not known."""
+    number = leases.upcoming()
+    if number is None:
+        return []
+    done = store.done_in(part.benchmark.name, number)
+    pieces, _ = split_batch(leases, part, made_batches[number], strategies, number, done)
+    return pieces[0] if len(pieces) == 1 else []
 
 
 def split_batch(
@@ -149,75 +162,21 @@ def batches(items: Sequence[Item], size: int) -> list[list[Item]]:
 
 
 def answers(
-    lvlm: LVLM,
-    part: Part,
-    items: Sequence[Item],
-    strategies: Sequence[Strategy],
-    number: int,
-    done: set[tuple[str, str]],
+    inputs: BatchInputs, strategies: Sequence[Strategy], number: int, done: set[tuple[str, str]]
 ) -> Iterator[list[Row]]:
     """Answer a batch with one strategy after the other; the first strategy rotates from batch to batch.
 
     Args:
-        lvlm: The model.
-        part: The benchmark.
-        items: Items of the batch.
+        inputs: The batch, with model and benchmark.
         strategies: All strategies of the run.
         number: Number of the batch.
         done: (item, strategy) pairs with an answer.
     """
-    first, inputs = number % len(strategies), _Inputs(lvlm, part, items)
+    first = number % len(strategies)
     for strategy in (*strategies[first:], *strategies[:first]):
-        left = [item for item in items if (item.id, str(strategy)) not in done]
+        left = [item for item in inputs.items if (item.id, str(strategy)) not in done]
         if left:
             yield _answer_or_split(inputs, left, strategy, number, controls=strategy is strategies[0])
-
-
-class _Inputs:
-    """The inputs of a batch of items, made once for all strategies: a picture is opened, processed and encoded once."""
-
-    def __init__(self, lvlm: LVLM, part: Part, items: Sequence[Item]) -> None:
-        """Read the items; where one cannot be read, those that are asked are read each time, and say so."""
-        self.lvlm, self.part = lvlm, part
-        self._places = {item.id: place for place, item in enumerate(items)}
-        self._batch: Batch | None = None
-        self._features: Features = {}
-        try:
-            self._batch = lvlm.adapter.inputs(make_requests([part.request(item) for item in items]))
-        except (*ITEM_ERRORS, MemoryError, RuntimeError) as error:
-            if not isinstance(error, ITEM_ERRORS) and not is_out_of_memory(error):
-                raise
-
-    @contextmanager
-    def encoded_once(self) -> Iterator[None]:
-        """Let the vision tower encode a picture once for all strategies; without memory to keep it, anew."""
-        try:
-            with reuse_features(self._features):
-                yield
-        except (MemoryError, RuntimeError):
-            self._features.clear()
-            raise
-
-    def of(self, items: Sequence[Item]) -> Batch | list[tuple[Path | None, str]]:
-        """Return some of the items as `LVLM.generate_batch` takes them."""
-        if self._batch is None:
-            return [self.part.request(item) for item in items]
-        return self.lvlm.adapter.picked(self._batch, [self._places[item.id] for item in items])
-
-
-def reopen_thoughts(lvlm: LVLM, items: Sequence[Item], answers: Sequence[Answer]) -> list[Answer]:
-    """Put the opening mark of thoughts, which the chat template wrote, before answers that do not close it.
-
-    Args:
-        lvlm: The model.
-        items: The items asked.
-        answers: Answer to each item.
-    """
-    chat = lvlm.adapter.chat
-    if chat is None:
-        return list(answers)
-    prompts = [chat.write(Conversation.from_prompt(item.prompt, int(item.picture is not None))) for item in items]
-    return [replace(a, text=restore_opening_mark(prompt, a.text)) for prompt, a in zip(prompts, answers, strict=True)]
 
 
 def _by_picture(items: Sequence[Item]) -> list[list[Item]]:
@@ -243,7 +202,7 @@ def _fill_batches(groups: Sequence[list[Item]], size: int) -> list[list[Item]]:
 
 
 def _answer_or_split(
-    inputs: _Inputs, items: Sequence[Item], strategy: Strategy, number: int, *, controls: bool = False
+    inputs: BatchInputs, items: Sequence[Item], strategy: Strategy, number: int, *, controls: bool = False
 ) -> list[Row]:
     """Answer items with one strategy together; after an error alone or in halves; else return failures.
 
@@ -273,20 +232,22 @@ def _answer_or_split(
 
 
 def _generate_rows(
-    inputs: _Inputs, items: Sequence[Item], strategy: Strategy, number: int, *, controls: bool = False
+    inputs: BatchInputs, items: Sequence[Item], strategy: Strategy, number: int, *, controls: bool = False
 ) -> list[Row]:
     lvlm, part, benchmark = inputs.lvlm, inputs.part, inputs.part.benchmark
     searched = strategy.beams > 1 or strategy.searches
     first = int(benchmark.yes_no and not searched)  # beams and searches have no scores
     seeds = _seeds(benchmark, items)
-    with inputs.encoded_once():
-        written = lvlm.generate_batch(inputs.of(items), strategy, seeds=seeds, scores=first, **benchmark.settings)
-    answers = reopen_thoughts(lvlm, items, written)
+    batch = inputs.of(items)
+    with inputs.kept():
+        written = lvlm.generate_batch(batch, strategy, seeds=seeds, scores=first, **benchmark.settings)
+    answers = reopen_thoughts(inputs.prompts(items), written)
     asked = [(item, part.picture(item)) for item in items]
     extras = benchmark.measure(lvlm, asked, answers)
     extras = [_with_cost(written, answer, extra, searched) for answer, extra in zip(written, extras, strict=True)]
     if controls and benchmark.trades:
-        measured = measure_mentions(lvlm, benchmark, asked, answers)
+        with inputs.kept():
+            measured = measure_mentions(lvlm, benchmark, batch, items, answers)
         extras = [{**(extra or {}), **own} for extra, own in zip(extras, measured, strict=True)]
     if benchmark.asks_in_words:
         unknown = measure_unknown(lvlm.adapter.tokenizer, items)

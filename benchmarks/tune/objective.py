@@ -19,7 +19,7 @@ from mmhall.benchmarks.base import Benchmark, Item
 from mmhall.benchmarks.chair import Chair
 from mmhall.benchmarks.data.pictures import PictureBenchmark, PictureSet
 from mmhall.benchmarks.pope import Pope
-from mmhall.benchmarks.run.runner import reopen_thoughts
+from mmhall.benchmarks.run.inputs import reopen_thoughts, write_prompts
 from mmhall.errors import DataError
 from mmhall.lvlm import LVLM
 from mmhall.results.statistics import Array, Resampler
@@ -135,7 +135,8 @@ class Sheet:
             for start in range(0, len(items), batch_size):
                 batch = items[start : start + batch_size]
                 requests = [(self._paths[item.picture], item.prompt) for item in batch]
-                answers = reopen_thoughts(lvlm, batch, lvlm.generate_batch(requests, method, **benchmark.settings))
+                written = lvlm.generate_batch(requests, method, **benchmark.settings)
+                answers = reopen_thoughts(write_prompts(lvlm.adapter, batch), written)
                 texts += [answer.text for answer in answers]
                 rows += [_count_answer(benchmark, item, a.text) for item, a in zip(batch, answers, strict=True)]
                 progress(len(batch))

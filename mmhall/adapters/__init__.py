@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         edit_question as edit_question,
         read_messages as read_messages,
     )
+    from mmhall.adapters._processed import ProcessedPictures as ProcessedPictures, process_once as process_once
 else:
     __getattr__, __dir__, __all__ = exports(
         __name__,
@@ -39,5 +40,6 @@ else:
             "_grid": "Grid",
             "_layer_parts": "LayerParts",
             "_messages": "Conversation Messages Request Turn check_text edit_question read_messages",
+            "_processed": "ProcessedPictures process_once",
         },
     )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+import copy
+from collections.abc import Hashable, Sequence
+from functools import cached_property
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import BoolTensor, Tensor, nn
@@ -12,10 +14,13 @@ from mmhall.adapters import _prompts as prompts
 from mmhall.adapters._batch import PER_POSITION, Batch, Inputs
 from mmhall.adapters._bound import HookedModel
 from mmhall.adapters._messages import Conversation, Request
+from mmhall.adapters._processed import looks_up_pictures, process_once
 from mmhall.adapters._templates import ChatTemplate
 from mmhall.attention import SELF_ATTENTION
 from mmhall.errors import ImageError, ModelError, PromptError
 from mmhall.words import special_tokens
+
+R = TypeVar("R", bound="Reader")
 
 
 class Reader(HookedModel):
@@ -34,7 +39,12 @@ class Reader(HookedModel):
     @property
     def chat(self) -> ChatTemplate | None:
         """Chat template that renders prompts; None where the family has no chat format."""
-        return ChatTemplate(self.processor, self.model.config.model_type, self.default_template, self.placeholder)
+        family = self.model.config.model_type
+        return ChatTemplate(self.processor, family, self.default_template, self.placeholder, self._template_faults)
+
+    @cached_property
+    def _template_faults(self) -> dict[Hashable, str | None]:
+        return {}
 
     @property
     def placeholder(self) -> str | None:
@@ -61,7 +71,8 @@ class Reader(HookedModel):
     def inputs(self, requests: Sequence[Request]) -> Batch:
         """Convert requests into one left-padded batch on the model's device.
 
-        Special tokens typed in a prompt stay text.
+        Special tokens typed in a prompt stay text. A picture that several requests have (the same object) is processed
+        once.
 
         Returns:
             input_ids and attention_mask, (batch, position), other inputs of the family with one value for each
@@ -74,12 +85,25 @@ class Reader(HookedModel):
         """
         if len({not request.images for request in requests}) > 1:
             raise PromptError("a batch mixes prompts with and without a picture; send them in two batches")
-        singles = [self._read_single(request) for request in requests]
+        with process_once():
+            singles = [self._read_single(request) for request in requests]
         batch = Batch(self.stack(singles), singles, requests, self.title)
         length = batch["input_ids"].shape[1]
         if length >= self.context_length:
             raise PromptError(f"the prompt has {length} tokens, the model's context {self.context_length}; shorten it")
         return batch
+
+    def for_thread(self: R) -> R:
+        """Return an adapter of the same model that reads requests while another thread uses this one.
+
+        Its tokenizers are copies: a tokenizer holds the settings of its latest call, such as whether to split special
+        tokens, so that two threads would read prompts with each other's.
+        """
+        reader = copy.copy(self)
+        shared = getattr(self.processor, "image_processor", None)
+        reader.processor = copy.deepcopy(self.processor, {id(shared): shared})
+        reader.tokenizer = getattr(reader.processor, "tokenizer", None)
+        return reader
 
     def read(self, request: Request, text: str) -> dict[str, Tensor]:
         """Run the processor on a request.
@@ -93,7 +117,8 @@ class Reader(HookedModel):
         """
         assert self.processor is not None
         images = {"images": [list(request.images)]} if request.images else {}
-        return dict(self.processor(text=[text], **images, return_tensors="pt", add_special_tokens=self._adds_bos(text)))
+        processor = looks_up_pictures(self.processor)
+        return dict(processor(text=[text], **images, return_tensors="pt", add_special_tokens=self._adds_bos(text)))
 
     def check_placeholders(self, inputs: Inputs) -> None:
         """Check that a batch has either both pictures and placeholders, or neither.

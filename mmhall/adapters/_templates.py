@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
@@ -26,12 +26,14 @@ class ChatTemplate:
         family: Model family, for messages.
         default: Source and text of the template for a processor without one; None: there is none.
         placeholder: Text that marks the place of a picture in a string; None: the family has no such text.
+        faults: What templates do wrong, by template and messages: messages of one kind are tried once.
     """
 
     processor: Any
     family: str
     default: tuple[str, str] | None
     placeholder: str | None
+    faults: dict[Hashable, str | None] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def from_processor(self) -> bool:
@@ -97,6 +99,13 @@ class ChatTemplate:
         """
         texts = [f"mmhall-{number}-text" for number in range(len(conversation.texts))]
         probe = conversation.with_texts(texts)
+        tried = str(self.processor.chat_template), self.placeholder, probe, strings
+        if tried not in self.faults:
+            self.faults[tried] = self._try(probe, strings)
+        return self.faults[tried]
+
+    def _try(self, probe: Conversation, strings: frozenset[str]) -> str | None:
+        """Return what the template does wrong with messages of unique texts, or None."""
         written = self._apply(probe, strings)
         if _PRINTED_PARTS.search(written):
             return "it prints the list of parts"

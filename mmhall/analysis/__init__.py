@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         score as score,
         score_answers as score_answers,
         score_with as score_with,
+        token_logprobs as token_logprobs,
     )
     from mmhall.analysis._teacher_forcing import (
         check_room as check_room,
@@ -82,7 +83,7 @@ else:
             "_modality_dominance": "ModalityDominance GROUPS measure_dominance",
             "_saliency": "SaliencyProbe mark_informative mark_words",
             "_sar": "answer_sar relevance_shares token_sar",
-            "_score": "AnswerScores score score_answers score_with",
+            "_score": "AnswerScores score score_answers score_with token_logprobs",
             "_teacher_forcing": "check_room pad_answers read_answer read_prompts",
             "_trace": "AttentionProbe Trace check_indices shrink_picture",
             "_tracing": "trace_request",

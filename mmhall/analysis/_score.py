@@ -108,6 +108,26 @@ def score_answers(
     ]
 
 
+def token_logprobs(adapter: Adapter, inputs: Inputs, answers: Sequence[Sequence[int]]) -> list[tuple[float, ...]]:
+    """Return the plain model's log-probability of each token of answers, in nats: one pass over all.
+
+    Args:
+        adapter: The model.
+        inputs: A batch from the adapter.
+        answers: Token ids of one answer for each prompt; not all empty.
+
+    Raises:
+        PromptError: As in `score`.
+        GenerationError: As in `score`.
+    """
+    tokens = pad_answers(answers, inputs["input_ids"].device)
+    width = tokens.shape[1]
+    check_room(adapter, inputs, width)
+    with torch.inference_mode():
+        logprobs = _of_tokens(_logprobs(adapter, adapter.append_answer(inputs, tokens), width), tokens).tolist()
+    return [tuple(row[: len(answer)]) for row, answer in zip(logprobs, answers, strict=True)]
+
+
 def score_with(
     adapter: Adapter, inputs: Inputs, answers: Sequence[Sequence[int]], method: Strategy
 ) -> list[tuple[float, ...]]:

@@ -39,6 +39,7 @@ _UNSTRUCK = """
 select batch, worker, renewed from leases where benchmark = :benchmark and finished = 0
 and batch not in (select batch from strikes where benchmark = :benchmark and together + alone > 0) order by batch
 """
+_SEEN = 64  # open batches among which the next one is looked for
 _BY_STRIKES = """
 select leases.batch, worker, renewed from leases join strikes using (benchmark, batch)
 where benchmark = :benchmark and finished = 0
@@ -106,6 +107,19 @@ class Leases:
             )
             self._held.add(batch)
             return batch
+
+    def upcoming(self) -> int | None:
+        """Return the batch that this process will probably lease next, without strikes; None: not known.
+
+        Nothing is leased. Each other process that holds a lease is taken to lease a batch before.
+        """
+        others, free = set[str](), list[int]()
+        for batch, worker, renewed in self._store.read(f"{_UNSTRUCK} limit {_SEEN}", {"benchmark": self._benchmark}):
+            if not self._is_free(worker, renewed):
+                others.add(worker)
+            elif batch not in self._held:
+                free.append(int(batch))
+        return free[len(others)] if len(free) > len(others) else None
 
     def _first_free(self, connection: sqlite3.Connection) -> int | None:
         """Return the first free batch, those with strikes last; of a million batches few are read."""

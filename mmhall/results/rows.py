@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from mmhall.text import without_home
@@ -49,7 +49,8 @@ COLUMNS = tuple(field.name for field in fields(Row))
 
 def to_columns(row: Row) -> dict[str, Any]:
     """Return the column values of a row; an error text is stored without the home folder."""
-    columns = {**asdict(row), "extra": None if row.extra is None else json.dumps(row.extra)}
+    columns = {name: getattr(row, name) for name in COLUMNS}
+    columns["extra"] = None if row.extra is None else json.dumps(row.extra)
     columns["error"] = None if row.error is None else without_home(row.error)
     return {**columns, **{key: _to_sqlite(columns[key]) for key in _FREE_TEXT}}
 

@@ -271,7 +271,7 @@ class Store:
             while texts := [text for (text,) in found.fetchmany(1000)]:
                 yield from json.loads(f"[{','.join(texts)}]")
 
-    def read(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
+    def read(self, query: str, values: Sequence[Any] | Mapping[str, Any] = ()) -> list[Any]:
         """Return the rows of a query.
 
         Raises:

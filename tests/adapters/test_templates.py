@@ -93,3 +93,19 @@ def test_pictures_that_the_processor_does_not_read_are_an_error(name, wide, monk
     monkeypatch.setattr(type(lvlm.adapter), "read", forgetful)
     with pytest.raises(ModelError, match="pictures do not reach the model: its processor reads none"):
         lvlm.generate(wide, "What?", max_new_tokens=2)
+
+
+def test_a_template_is_tried_once_for_messages_of_one_kind_and_again_when_it_changes(wide, monkeypatch):
+    lvlm = with_template("llava", copy.copy(built("llava")[1].chat_template))
+    calls, render = [], type(lvlm.processor).apply_chat_template
+    monkeypatch.setattr(
+        type(lvlm.processor), "apply_chat_template", lambda *args, **named: calls.append(1) or render(*args, **named)
+    )
+    lvlm.adapter.render(Request("What?", (wide,)))
+    tried = len(calls)
+    lvlm.adapter.render(Request("Who?", (wide,)))
+    assert len(calls) == tried + 1
+    assert tried > 1
+    lvlm.processor.chat_template = FORGETS
+    with pytest.raises(ModelError, match="leaves pictures out"):
+        lvlm.adapter.render(Request("Who?", (wide,)))

@@ -14,11 +14,13 @@ from mmhall.benchmarks.evidence.mentions import STORED, stored_certainties, toke
 from mmhall.benchmarks.evidence.plain_arms import DENIED, SAME_FILTER, SAME_MENTIONS, matched_arms, mention_ends
 from mmhall.benchmarks.evidence.threshold import yes_score
 from mmhall.benchmarks.report.captions import caption_remarks
+from mmhall.benchmarks.run.inputs import BatchInputs
 from mmhall.benchmarks.run.runner import answers
 from mmhall.benchmarks.run.runs import Part
 from mmhall.benchmarks.scenes.dataset import write_scenes
 from mmhall.decoders.greedy import Greedy
 from mmhall.errors import DataError
+from mmhall.generation import _requests as requests_module
 from mmhall.objects import question_about
 from mmhall.results.store import Row
 from mmhall.strategies import strategy
@@ -36,9 +38,10 @@ def part(tmp_path_factory):
 def test_a_run_stores_it_with_the_baselines_captions(embedded, part):
     """As read from the whole caption, and asked one by one; no other captions have it."""
     asked = [Greedy(), strategy("vdd(alpha=0.5)")]
-    rows = {(r.strategy, r.item): r for done in answers(embedded, part, part.items, asked, 0, set()) for r in done}
+    inputs = BatchInputs(embedded, part, part.items)
+    rows = {(r.strategy, r.item): r for done in answers(inputs, asked, 0, set()) for r in done}
     assert [STORED in row.extra for (name, _), row in rows.items() if name != "greedy"] == [False, False]
-    (alone,) = answers(embedded, part, part.items[:1], asked[:1], 0, set())
+    (alone,) = answers(BatchInputs(embedded, part, part.items[:1]), asked[:1], 0, set())
     assert STORED in alone[0].extra  # strategies can be added later
     for item in part.items:
         row, path = rows["greedy", item.id], part.picture(item)
@@ -52,6 +55,16 @@ def test_a_run_stores_it_with_the_baselines_captions(embedded, part):
         for one, mention in zip(known, named, strict=True):
             said = embedded.generate(path, question_about(mention.name), max_new_tokens=1, scores=True)
             assert one.yes == pytest.approx(yes_score(embedded.adapter, said.scores[0]), abs=1e-3)
+
+
+def test_a_run_opens_and_processes_a_picture_once_for_captions_and_questions(embedded, part, monkeypatch):
+    opened, processed, kind = [], [], type(embedded.processor.image_processor)
+    preprocess, opening = kind.preprocess, requests_module.open_image
+    monkeypatch.setattr(kind, "preprocess", lambda *a, **o: processed.append(a[1]) or preprocess(*a, **o))
+    monkeypatch.setattr(requests_module, "open_image", lambda source: opened.append(source) or opening(source))
+    (rows,) = answers(BatchInputs(embedded, part, part.items), [Greedy()], 0, set())
+    assert all(row.extra[STORED] for row in rows)
+    assert len(opened) == len(processed) == len(part.items)
 
 
 OBJECTS = ["dog", "car", "cup"]

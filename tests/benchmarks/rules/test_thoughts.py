@@ -13,6 +13,7 @@ from mmhall.benchmarks.data.vocabulary import mentions
 from mmhall.benchmarks.report.table import as_data, remarks
 from mmhall.benchmarks.rules import yesno
 from mmhall.benchmarks.rules.thoughts import blank_thoughts, is_thoughts_only, remove_thoughts
+from mmhall.benchmarks.run.inputs import BatchInputs
 from mmhall.benchmarks.run.runner import answers
 from mmhall.benchmarks.run.runs import Part
 from mmhall.benchmarks.scenes import write_scenes
@@ -189,7 +190,7 @@ def test_thoughts_that_the_template_opens_and_nothing_ends_are_no_answer(thinkin
     made = benchmark(f"clip(model={str(clip)!r}, max_new_tokens=6)" if name == "clip" else f"{name}(max_new_tokens=6)")
     material = made.material(Source(scenes))
     part = Part(made, list(material.items), material.pictures)
-    (rows,) = answers(thinking, part, part.items, [mmhall.strategy("greedy")], 0, set())
+    (rows,) = answers(BatchInputs(thinking, part, part.items), [mmhall.strategy("greedy")], 0, set())
     for item, row in zip(part.items, rows, strict=True):
         assert row.text.startswith("<think>")
         assert mentions(row.text)

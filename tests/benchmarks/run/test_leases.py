@@ -97,3 +97,17 @@ def test_a_batch_is_free_while_others_are_held(tmp_path):
     assert two.claim() == 1
     assert not one.has_free_batch()
     assert not two.has_free_batch()
+
+
+def test_the_upcoming_batch_is_behind_those_of_the_others_and_is_not_leased(tmp_path):
+    one, two = (Leases(Store.create(tmp_path, {}), "pope", 6) for _ in range(2))
+    two.worker = "elsewhere/1/1"
+    assert one.upcoming() == 0
+    assert (one.claim(), one.upcoming()) == (0, 1)
+    assert two.claim() == 1
+    assert one.upcoming() == 3  # the other one leases 2 before
+    one.strike(3, ["a"])
+    assert one.upcoming() == 4
+    assert [two.claim(), two.claim(), two.claim()] == [2, 4, 5]
+    assert one.upcoming() is None
+    assert one.claim() == 3  # with a strike, and free

@@ -16,7 +16,7 @@ SPECS := greedy brief beam vcd vdd pai vhr gift var
 TWO := -n 2 --dist worksteal  # each goes through folders of its own, so that models are built once; who is done helps
 export PYTHONDONTWRITEBYTECODE :=  # bytecode is kept: to make it anew takes every process that the tests start seconds
 
-.PHONY: help bench bench-all bench-mechanisms test check most-tests quick-tests families compat docs lint types clean
+.PHONY: help bench bench-all bench-mechanisms test check most-tests quick-tests long families compat docs lint types clean
 
 help:
 	@echo "make bench    compare strategies on the model and pictures that ship with mmhall"
@@ -24,7 +24,8 @@ help:
 	@echo "make bench-mechanisms each strategy on the model that has the mechanism it acts on, and on one that has not"
 	@echo "make check    lint, types and the quick tests"
 	@echo "make test     lint, types and the tests of every kind, on some model families"
-	@echo "make families every test on every model family, and the long tests: training, Ray, simulations, guides as written"
+	@echo "make long     the tests that make test leaves out: training, Ray, large simulations, guides as written"
+	@echo "make families every test on every model family, the long ones as well"
 	@echo "make docs     the documentation as a site, in build/site; a broken link fails"
 	@echo "make compat   the quick tests on the oldest and the newest transformers (VERSIONS=5.25.0: on another one)"
 
@@ -84,6 +85,10 @@ most-tests: $(READY_TO_TEST)
 quick-tests: $(READY_TO_TEST)
 	@echo "== the quick tests, one to two minutes on two cores"
 	@$(PYTHON) -m pytest -q $(TWO) -m "not slow"
+
+long: $(READY_TO_TEST)
+	@echo "== the long tests, 5 to 10 minutes on two cores"
+	@$(PYTHON) -m pytest -q $(TWO) -m long
 
 families: $(READY_TO_TEST)
 	@echo "== every test on every model family, and the long ones, half an hour on two cores"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         name_in_errors as name_in_errors,
     )
     from mmhall.generation._custom import custom_generate as custom_generate
-    from mmhall.generation._forecast import Samples as Samples
+    from mmhall.generation._forecast import Forecast as Forecast, Samples as Samples
     from mmhall.generation._hypotheses import LENGTH_RULES as LENGTH_RULES, prompt_lengths as prompt_lengths
     from mmhall.generation._job import (
         Decoding as Decoding,
@@ -88,7 +88,7 @@ else:
             "_budget": "Budget",
             "_candidates": "TokenSampler check_scores keep_nucleus name_in_errors",
             "_custom": "custom_generate",
-            "_forecast": "Samples",
+            "_forecast": "Forecast Samples",
             "_hypotheses": "LENGTH_RULES prompt_lengths",
             "_job": "Decoding Job Recipe StepScores make_recipe",
             "_open_batch": "Answered",

@@ -17,7 +17,7 @@ R = TypeVar("R")
 
 
 class CallerContext:
-    """The context of the thread that creates it: context variables, autocast, CUDA stream, what `TensorMemory` counts."""
+    """The context of the thread that creates it: variables, autocast, CUDA stream, what `TensorMemory` counts."""
 
     def __init__(self, device: torch.device) -> None:
         """Store the context of the current thread.

@@ -47,12 +47,13 @@ def said(answers):
 
 @pytest.fixture
 def held(monkeypatch):
-    """Rows and positions of each pass over answers."""
+    """The number of batches in each pass over answers, and rows and positions of each cache."""
     seen, step = [], together.step_together
 
     def spied(batches, tokens):
         step(batches, tokens)
-        seen.append([tuple(state.ids.shape) for state in {id(s): s for b in batches for s, _ in b.parts}.values()])
+        caches = {id(state): state for batch in batches for state, _ in batch.parts}.values()
+        seen.append((len(batches), [tuple(state.ids.shape) for state in caches]))
 
     monkeypatch.setattr(refilling, "step_together", spied)
     return seen
@@ -80,14 +81,15 @@ def test_positions_stay_within_a_budget_and_answers_are_those_of_each_alone(spec
         held.clear()
         answers = answered(adapter, PAIRS, spec, max_tokens=3 * rows * length, **seeds, **way)
     assert said(answers) == alone
-    assert all(sum(count * columns for count, columns in states) <= 3 * rows * length for states in held)
-    assert max(sum(count for count, _ in states) for states in held) == 3 * rows
+    assert all(sum(count * columns for count, columns in states) <= 3 * rows * length for _, states in held)
+    assert max(sum(count for count, _ in states) for _, states in held) == 3 * rows
+    assert max(batches for batches, _ in held) > 1, "nothing has joined"
 
 
 def test_a_prompt_that_needs_more_positions_than_there_are_is_decoded_alone(held):
     adapter = ours("llava")
     answers = answered(adapter, PAIRS[:4], "vdd", max_tokens=5)
-    assert all(count == 2 for states in held for count, _ in states)
+    assert all(count == 2 for _, states in held for count, _ in states)
     assert said(answers) == said(answered(adapter, PAIRS[:4], "vdd"))
 
 

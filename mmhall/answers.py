@@ -26,6 +26,7 @@ class Usage:
             share. 0: not counted, as for a trace and a choice.
         passes: Passes of the decoder that read tokens of answers; in a batch, all of its passes.
         rows: Answer positions computed in these passes, of all branches and beams; in a batch, an equal share.
+        longest: New tokens of the longest answer of its batch, its own included; 0: not counted.
     """
 
     seconds: float
@@ -35,6 +36,7 @@ class Usage:
     prompt_reads: float = 0.0
     passes: int = 0
     rows: float = 0.0
+    longest: int = 0
 
     def __repr__(self) -> str:
         """Return time, tokens, and answer positions for each new token, on one line."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,12 @@ from mmhall.attention import count_passes
 from mmhall.closed import ChoiceMethods
 from mmhall.errors import MmhallError, ModelError, OptionError, PromptError
 from mmhall.generation import (
+    Budget,
     CallerContext,
     Images,
     Measurement,
     Prompt,
+    Samples,
     StepScores,
     Stream,
     Turns,
@@ -73,6 +75,7 @@ class LVLM(AnalysisMethods, ChoiceMethods):
         self.model, self.processor, self.name = self.adapter.model.eval(), processor, name
         self.revision: str | None = getattr(self.model.config, "_commit_hash", None)
         self.loading: Mapping[str, Any] = {}
+        self._samples: dict[Hashable, Samples] = {}
 
     def identity(self) -> dict[str, str | None]:
         """Return name, revision, dtype, device and a digest of the weights; see `weights.digest`."""
@@ -197,24 +200,31 @@ class LVLM(AnalysisMethods, ChoiceMethods):
 
     def generate_many(
         self,
-        requests: Iterable[tuple[Images, Prompt]],
+        requests: Iterable[tuple[Images, Prompt]] | Batch,
         strategy: str | Strategy = "greedy",
         *,
         batch_size: int = 16,
+        max_tokens: int | None = None,
+        memory: int | str | None = None,
         scores: bool | int = False,
         shared_prefix: bool = True,
         seeds: Iterable[int] | None = None,
         **settings: Any,
     ) -> Iterator[tuple[int, Answer | MmhallError]]:
-        """Answer any number of prompts, at most `batch_size` at a time; each answer is the same as alone.
+        """Answer any number of prompts, as many at a time as a budget allows; each answer is the same as alone.
 
         Waiting prompts are read as soon as answers have ended, so that no row waits for the longest one. Requests are
-        taken from the iterable as they are needed, and one ahead; successive ones about one picture are read together.
+        taken from the iterable as they are needed, and `batch_size` ahead; successive ones about one picture are read
+        together. With `max_tokens` or `memory`, the first prompt of each kind is read alone, to know what others take.
 
         Args:
-            requests: Pairs of picture and prompt, with and without pictures.
+            requests: Pairs of picture and prompt, with and without pictures; or a batch made by `adapter.inputs`.
             strategy: As in `generate`. With a search or beams, one batch is answered after the other.
             batch_size: Most answers that are decoded at a time, >= 1.
+            max_tokens: Most positions in caches at a time: those of prompt and `max_new_tokens`, padding included,
+                times the rows of branches, beams and sequences. A prompt that takes more is decoded alone. None: any.
+            memory: Most bytes of tensors beside the model, on all devices together, as predicted before prompts are
+                read; also "500M" or "6G", in powers of 1024. A prompt that takes more alone is an error. None: any.
             scores: As in `generate_batch`.
             shared_prefix: As in `generate_batch`.
             seeds: Seed of each request's draws; None: the setting `seed` for all.
@@ -226,13 +236,18 @@ class LVLM(AnalysisMethods, ChoiceMethods):
             in which they end.
 
         Raises:
-            OptionError: `batch_size` or a seed is out of range, or there are fewer seeds than requests.
+            ModelError: The batch was made for another model.
+            OptionError: The budget or a seed is out of range, or there are fewer seeds than requests.
             MmhallError: The strategy or a setting is unusable.
         """
         recipe = make_recipe(self.adapter, strategy, settings)
         _check_one_answer(recipe.settings.num_return_sequences, scores=bool(scores))
+        if isinstance(requests, Batch):
+            self.adapter.check_made_for(requests)
+        budget = Budget.of("generate_many", batch_size, max_tokens, memory)
+        samples = self._samples.setdefault((str(recipe.strategy), recipe.settings, scores), {})
         waiting = queue(requests, seeds, batch_size)
-        answered = refill(self.adapter, recipe, waiting, batch_size, scores=scores, share=shared_prefix)
+        answered = refill(self.adapter, recipe, waiting, budget, samples=samples, scores=scores, share=shared_prefix)
         return (pair for done in answered for pair in done.pairs())
 
     def stream(

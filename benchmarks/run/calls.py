@@ -48,6 +48,8 @@ def bench(
     every: bool = False,
     twins: int = 0,
     batch_size: int = 16,
+    max_tokens: int | None = None,
+    memory: int | str | None = None,
     progress: bool = True,
 ) -> Results:
     """Compare strategies on benchmarks; the same call goes on with a run that was stopped.
@@ -72,6 +74,9 @@ def bench(
             `mmhall bench --all` fits them first.
         twins: Number of random twins of each strategy that has them.
         batch_size: Number of items decoded together.
+        max_tokens: Most positions in caches at a time, as in `LVLM.generate_many`: items of a batch that do not fit
+            wait, and join as others end. Answers do not depend on it.
+        memory: Most memory beside the model, likewise.
         progress: Whether to show progress on stderr.
 
     Raises:
@@ -87,7 +92,8 @@ def bench(
         ALL: every,
     }
     asked |= {"scenes": scenes, "conflict": conflict, "kind": kind, "limit": limit, "seed": seed, "seeds": seeds}
-    config = Config.of_model(lvlm, {**asked, "twins": twins, "batch_size": batch_size})
+    asked |= {"twins": twins, "batch_size": batch_size, "max_tokens": max_tokens, "memory": memory}
+    config = Config.of_model(lvlm, asked)
     check_paths(config)
     runs = []
     for folder, own in config.runs(Path(out)):
@@ -96,7 +102,7 @@ def bench(
         run, arms = begin_run(folder, lvlm, loaded, own, progress=progress)
         del loaded
         write_shared_config(Path(out), own)
-        answer_here(lvlm, run, arms, own.batch_size, progress=progress)
+        answer_here(lvlm, run, arms, own, progress=progress)
         runs.append(run.with_digests())
     return Results(runs)
 
@@ -171,9 +177,7 @@ def begin_run(
     return run, arms.strategies
 
 
-def answer_here(
-    lvlm: LVLM, run: Run, strategies: Sequence[Strategy], batch_size: int, *, progress: bool = True
-) -> None:
+def answer_here(lvlm: LVLM, run: Run, strategies: Sequence[Strategy], config: Config, *, progress: bool = True) -> None:
     """Generate the missing answers of a run in this process.
 
     Raises:
@@ -182,4 +186,4 @@ def answer_here(
     for part in run.parts:
         total = len(part.items) * len(strategies)
         with show_progress(part.benchmark.name, total, shown=progress) as advance:
-            answer(lvlm, run, part, strategies, batch_size=batch_size, progress=advance)
+            answer(lvlm, run, part, strategies, batch_size=config.batch_size, budget=config.budget, progress=advance)

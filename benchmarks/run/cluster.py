@@ -22,9 +22,10 @@ from mmhall.benchmarks.base import Item
 from mmhall.benchmarks.run.inputs import BatchInputs
 from mmhall.benchmarks.run.pictures import note_pictures
 from mmhall.benchmarks.run.runner import Progress, answers, batches, split_batch
-from mmhall.benchmarks.run.runs import Part, Run
-from mmhall.benchmarks.run.workers import STARTS, Model
+from mmhall.benchmarks.run.runs import Part
+from mmhall.benchmarks.run.workers import STARTS, Job, Model
 from mmhall.errors import MmhallError, RunError
+from mmhall.generation import Budget
 from mmhall.results.leases import Leases
 from mmhall.results.store import Row
 from mmhall.strategies import strategy
@@ -45,9 +46,9 @@ except Exception as error:
 class Answerer:
     """A worker with a model, which answers batches."""
 
-    def __init__(self, model: Model, setup: Mapping[str, Any]) -> None:
-        """Set the model to load."""
-        self._model, self._setup = model, setup
+    def __init__(self, model: Model, setup: Mapping[str, Any], budget: Budget | None) -> None:
+        """Set the model to load, and what may be decoded of a batch at a time."""
+        self._model, self._setup, self._budget = model, setup, budget
 
     def load(self) -> None:
         """Load the model.
@@ -93,7 +94,8 @@ class Answerer:
             part = Part(make_benchmark(spec), batch, files)
             methods = [strategy(text) for text in strategies]
             try:
-                rows = list(chain.from_iterable(answers(BatchInputs(self._lvlm, part, batch), methods, number, done)))
+                inputs = BatchInputs(self._lvlm, part, batch)
+                rows = list(chain.from_iterable(answers(inputs, methods, number, done, self._budget)))
             except MmhallError as error:
                 raise RunError(str(error)) from None
         return [row if row.error is None else replace(row, error=_restore_paths(row.error, names)) for row in rows]
@@ -106,15 +108,13 @@ def _restore_paths(text: str, names: Mapping[str, str]) -> str:
     return text
 
 
-def answer_on_cluster(address: str, run: Run, model: Model, workers: int, gpus: int, progress: Progress) -> None:
+def answer_on_cluster(address: str, job: Job, progress: Progress) -> None:
     """Generate the missing answers of a run on a Ray cluster.
 
     Args:
         address: Address of the cluster, as `ray.init` takes it.
-        run: The run, from `start`.
-        model: Model of each worker; a model folder must exist on every node.
-        workers: Number of actors.
-        gpus: GPUs of each actor; ignored if the cluster has none.
+        job: The run, with the model of each worker, whose folder must exist on every node. Each worker is an actor; its
+            GPUs are ignored if the cluster has none.
         progress: Called with the number of new answers and failures; at first with that of stored answers.
 
     Raises:
@@ -123,13 +123,13 @@ def answer_on_cluster(address: str, run: Run, model: Model, workers: int, gpus: 
     """
     with connect(address) as ray:
         most = max(node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"])
-        if 0 < most < gpus:
-            raise RunError(f"{address}: no node has {gpus} GPUs, at most {most:g}; lower --gpus-per-worker")
-        share = gpus if most else 0
+        if 0 < most < job.gpus:
+            raise RunError(f"{address}: no node has {job.gpus} GPUs, at most {most:g}; lower --gpus-per-worker")
+        share = job.gpus if most else 0
         kind = ray.remote(num_cpus=1, num_gpus=share, max_restarts=0)(Answerer)
-        team = _Team(ray, kind, model, run, workers)
-        progress(run.answered)
-        for part in run.parts:
+        team = _Team(ray, kind, job)
+        progress(job.run.answered)
+        for part in job.run.parts:
             team.answer(part, progress)
 
 
@@ -160,20 +160,20 @@ class _WorkerDeath:
 class _Team:
     """The actors of one run."""
 
-    def __init__(self, ray: Any, kind: Any, model: Model, run: Run, size: int) -> None:
-        self._ray, self._kind, self._model, self._run = ray, kind, model, run
-        self._setup = run.store.setup()
-        self._strategies = [strategy(spec) for spec in run.strategies]
-        self._most, self._deaths = STARTS * size, 0  # without an answer between them
+    def __init__(self, ray: Any, kind: Any, job: Job) -> None:
+        self._ray, self._kind, self._job, self._run = ray, kind, job, job.run
+        self._setup = job.run.store.setup()
+        self._strategies = [strategy(spec) for spec in job.run.strategies]
+        self._most, self._deaths = STARTS * job.workers, 0  # without an answer between them
         self._idle: list[Any] = []
         self._loading: dict[Any, Any] = {}
         self._working: dict[Any, tuple[Any, _Batch]] = {}
-        for _ in range(size):
+        for _ in range(job.workers):
             self._start_worker()
 
     def _start_worker(self) -> None:
         """Start a worker; it gets its first batch once its model is loaded."""
-        actor = self._kind.remote(self._model, self._setup)
+        actor = self._kind.remote(self._job.model, self._setup, self._job.budget)
         self._loading[actor.load.remote()] = actor
 
     def answer(self, part: Part, progress: Progress) -> None:

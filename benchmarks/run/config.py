@@ -20,11 +20,14 @@ from mmhall.text import without_home
 
 if TYPE_CHECKING:
     from mmhall.benchmarks.base import Benchmark
+    from mmhall.generation import Budget
     from mmhall.lvlm import LVLM
     from mmhall.strategies import Strategy
 
 ALL = "all"  # the word of `every`
-WHERE = ("workers", "gpus_per_worker", "engine", "address", "max_errors")
+BUDGET = ("max_tokens", "memory")
+"""Words that say how much is decoded at a time."""
+WHERE = (*BUDGET, "workers", "gpus_per_worker", "engine", "address", "max_errors")
 """Words that say where a run is answered and when it counts as failed; answers do not depend on them."""
 LOADING = tuple(each.name for each in fields(LoadOptions))
 _FILES = ("model", "artifacts", "chat_template", "tuned")  # words that may name a file in the home folder
@@ -54,6 +57,10 @@ class Config(Configured):
         seed: Seed of the scenes and questions.
         seeds: Seeds of sampled answers, such as 0,1,2: a run in DIR/seed-N for each.
         batch_size: Number of items to decode together.
+        max_tokens: Most positions in caches at a time: those of prompt and longest answer, times the rows of branches
+            and beams. Items of a batch that do not fit wait, and join as others end. By default, all are decoded.
+        memory: Most memory beside the model, such as 6G, as it is predicted; items that do not fit wait likewise, and
+            one that alone takes more fails. By default, any.
         workers: Number of processes that share the work.
         gpus_per_worker: Number of GPUs for each process; its model is spread over them.
         engine: Where workers run: "local", or "ray" for a Ray cluster.
@@ -79,6 +86,8 @@ class Config(Configured):
     seed: int = option(0, expected="an integer")
     seeds: tuple[int, ...] | None = None
     batch_size: int = option(16, low=1)
+    max_tokens: int | None = by_model(1, low=1)
+    memory: str | int | None = None
     workers: int = option(1, low=1)
     gpus_per_worker: int = option(1, low=1)
     engine: str = option("local", choices=("local", "ray"))
@@ -96,6 +105,19 @@ class Config(Configured):
         if self.images and not self.data:
             raise OptionError(self.name, "images", next(iter(self.images.values())), "given together with --data")
         self.runs(Path())
+        self.budget  # noqa: B018 - it is checked
+
+    @property
+    def budget(self) -> Budget | None:
+        """What may be decoded of a batch at a time; None: all of it.
+
+        Raises:
+            OptionError: The memory is no number of bytes.
+        """
+        from mmhall.generation import Budget  # it imports no torch
+
+        budget = Budget.of(self.name, self.batch_size, self.max_tokens, self.memory)
+        return budget if budget.limits_prompts else None
 
     @classmethod
     def from_words(cls, words: Mapping[str, Any]) -> Config:

@@ -9,6 +9,8 @@ Leases     a worker claims a batch from the store before it answers it, so that 
            that dies loses its lease, but no committed answers.
 Failures   an item that cannot be answered is recorded with its error and asked again when the run is continued;
            out of memory, the batch is halved.
+Budgets    with a budget of positions or memory, items of a batch that do not fit wait, and join as others end
+           (`LVLM.generate_many`). Batches, leases, seeds and answers stay the same.
 Deaths     an item that kills its worker each time is isolated by asking its batch last and in pieces; after three
            deaths while it was asked alone, it is recorded with this error and not asked again.
 """
@@ -33,7 +35,8 @@ from mmhall.benchmarks.run.inputs import ITEM_ERRORS, BatchInputs, reopen_though
 from mmhall.benchmarks.run.pictures import note_pictures
 from mmhall.benchmarks.run.runs import Part, Run
 from mmhall.collecting import collector_paused
-from mmhall.errors import RunError, is_out_of_memory
+from mmhall.errors import MmhallError, RunError, is_out_of_memory
+from mmhall.generation import Budget
 from mmhall.lvlm import LVLM
 from mmhall.results.leases import STRIKES, Leases
 from mmhall.results.store import Row, Store
@@ -54,6 +57,7 @@ def answer(
     strategies: Sequence[Strategy],
     *,
     batch_size: int = 16,
+    budget: Budget | None = None,
     progress: Progress = lambda answers: None,
     ahead: bool | None = None,
 ) -> None:
@@ -65,6 +69,7 @@ def answer(
         part: The benchmark and its items.
         strategies: Strategies of the run; each item is asked once with each.
         batch_size: Largest number of items decoded together.
+        budget: What may be decoded of a batch at a time; None: all of it.
         progress: Called with the number of new answers and failures; at first with that of stored answers.
         ahead: Whether to read the next batch in a thread while one is answered; None: if the model is not on the CPU,
             whose cores it would take.
@@ -96,7 +101,7 @@ def answer(
                     inputs = reader.take(items)
                     if ahead and len(pieces) == 1:  # an item that kills the process gives no strikes to suspected ones
                         reader.begin(_upcoming(store, leases, part, made_batches, strategies))
-                    for rows in answers(inputs, strategies, number, done):
+                    for rows in answers(inputs, strategies, number, done, budget):
                         store.add(rows)
                         leases.renew()
                         progress(len(rows))
@@ -162,7 +167,11 @@ def batches(items: Sequence[Item], size: int) -> list[list[Item]]:
 
 
 def answers(
-    inputs: BatchInputs, strategies: Sequence[Strategy], number: int, done: set[tuple[str, str]]
+    inputs: BatchInputs,
+    strategies: Sequence[Strategy],
+    number: int,
+    done: set[tuple[str, str]],
+    budget: Budget | None = None,
 ) -> Iterator[list[Row]]:
     """Answer a batch with one strategy after the other; the first strategy rotates from batch to batch.
 
@@ -171,12 +180,13 @@ def answers(
         strategies: All strategies of the run.
         number: Number of the batch.
         done: (item, strategy) pairs with an answer.
+        budget: As in `answer`.
     """
     first = number % len(strategies)
     for strategy in (*strategies[first:], *strategies[:first]):
         left = [item for item in inputs.items if (item.id, str(strategy)) not in done]
         if left:
-            yield _answer_or_split(inputs, left, strategy, number, controls=strategy is strategies[0])
+            yield _answer_or_split(inputs, left, strategy, number, budget, controls=strategy is strategies[0])
 
 
 def _by_picture(items: Sequence[Item]) -> list[list[Item]]:
@@ -202,7 +212,13 @@ def _fill_batches(groups: Sequence[list[Item]], size: int) -> list[list[Item]]:
 
 
 def _answer_or_split(
-    inputs: BatchInputs, items: Sequence[Item], strategy: Strategy, number: int, *, controls: bool = False
+    inputs: BatchInputs,
+    items: Sequence[Item],
+    strategy: Strategy,
+    number: int,
+    budget: Budget | None = None,
+    *,
+    controls: bool = False,
 ) -> list[Row]:
     """Answer items with one strategy together; after an error alone or in halves; else return failures.
 
@@ -211,10 +227,11 @@ def _answer_or_split(
         items: The items.
         strategy: The strategy.
         number: Number of the batch.
+        budget: As in `answer`.
         controls: Whether to measure what controls are made of: others, also added ones, are compared with these.
     """
     try:
-        return _generate_rows(inputs, items, strategy, number, controls=controls)
+        return _generate_rows(inputs, items, strategy, number, budget, controls=controls)
     except ITEM_ERRORS as error:
         reason: str = str(error)
         pieces = [[item] for item in items]
@@ -227,32 +244,64 @@ def _answer_or_split(
         return [_failed_row(inputs.part, items[0], strategy, number, reason)]
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    answered = (_answer_or_split(inputs, piece, strategy, number, controls=controls) for piece in pieces)
+    answered = (_answer_or_split(inputs, piece, strategy, number, budget, controls=controls) for piece in pieces)
     return [row for rows in answered for row in rows]
 
 
 def _generate_rows(
-    inputs: BatchInputs, items: Sequence[Item], strategy: Strategy, number: int, *, controls: bool = False
+    inputs: BatchInputs,
+    items: Sequence[Item],
+    strategy: Strategy,
+    number: int,
+    budget: Budget | None = None,
+    *,
+    controls: bool = False,
 ) -> list[Row]:
-    lvlm, part, benchmark = inputs.lvlm, inputs.part, inputs.part.benchmark
-    searched = strategy.beams > 1 or strategy.searches
-    first = int(benchmark.yes_no and not searched)  # beams and searches have no scores
-    seeds = _seeds(benchmark, items)
-    batch = inputs.of(items)
+    found, part = _generate(inputs, items, strategy, budget), inputs.part
+    failed = [(item, each) for item, each in zip(items, found, strict=True) if isinstance(each, MmhallError)]
+    answered = [(item, each) for item, each in zip(items, found, strict=True) if isinstance(each, Answer)]
+    rows = [_failed_row(part, item, strategy, number, str(error)) for item, error in failed]
+    return rows + (_measured_rows(inputs, answered, strategy, number, controls=controls) if answered else [])
+
+
+def _generate(
+    inputs: BatchInputs, items: Sequence[Item], strategy: Strategy, budget: Budget | None
+) -> Sequence[Answer | MmhallError]:
+    """Return the answer to each item; with a budget, or the error of one that has none."""
+    lvlm, benchmark = inputs.lvlm, inputs.part.benchmark
+    options = {"seeds": _seeds(benchmark, items), "scores": _kept_scores(benchmark, strategy), **benchmark.settings}
     with inputs.kept():
-        written = lvlm.generate_batch(batch, strategy, seeds=seeds, scores=first, **benchmark.settings)
+        if budget is None:
+            return lvlm.generate_batch(inputs.of(items), strategy, **options)
+        options |= {"batch_size": budget.answers, "max_tokens": budget.positions, "memory": budget.memory}
+        found = dict(lvlm.generate_many(inputs.of(items), strategy, **options))
+    return [found[number] for number in range(len(items))]
+
+
+def _kept_scores(benchmark: Benchmark, strategy: Strategy) -> int:
+    """Return of how many first tokens scores are kept: of yes/no answers one; beams and searches have none."""
+    return int(benchmark.yes_no and strategy.beams == 1 and not strategy.searches)
+
+
+def _measured_rows(
+    inputs: BatchInputs, answered: Sequence[tuple[Item, Answer]], strategy: Strategy, number: int, *, controls: bool
+) -> list[Row]:
+    """Measure answers, and return their rows."""
+    lvlm, part, benchmark = inputs.lvlm, inputs.part, inputs.part.benchmark
+    items, written = [item for item, _ in answered], [answer for _, answer in answered]
     answers = reopen_thoughts(inputs.prompts(items), written)
     asked = [(item, part.picture(item)) for item in items]
     extras = benchmark.measure(lvlm, asked, answers)
-    extras = [_with_cost(written, answer, extra, searched) for answer, extra in zip(written, extras, strict=True)]
+    searched = strategy.beams > 1 or strategy.searches
+    extras = [_with_cost(answer, extra, searched) for answer, extra in zip(written, extras, strict=True)]
     if controls and benchmark.trades:
         with inputs.kept():
-            measured = measure_mentions(lvlm, benchmark, batch, items, answers)
+            measured = measure_mentions(lvlm, benchmark, inputs.of(items), items, answers)
         extras = [{**(extra or {}), **own} for extra, own in zip(extras, measured, strict=True)]
     if benchmark.asks_in_words:
         unknown = measure_unknown(lvlm.adapter.tokenizer, items)
         extras = [{**(extra or {}), **own} for extra, own in zip(extras, unknown, strict=True)]
-    if first:
+    if _kept_scores(benchmark, strategy):
         extras = [_with_score(lvlm, answer, extra) for answer, extra in zip(written, extras, strict=True)]
     return [
         Row(
@@ -270,12 +319,15 @@ def _generate_rows(
     ]
 
 
-def _with_cost(batch: Sequence[Answer], answer: Answer, extra: dict[str, Any] | None, searched: bool) -> dict[str, Any]:
-    """Add the counted passes of an answer's batch to its measurements; unless it is a search, ended rows leave."""
-    usage, longest = answer.usage, max(each.usage.new_tokens for each in batch)
+def _with_cost(answer: Answer, extra: dict[str, Any] | None, searched: bool) -> dict[str, Any]:
+    """Add the counted passes to an answer's measurements; unless it is a search, ended rows leave.
+
+    They are those of the prompts that were read together: the whole batch, or with a budget a part of it.
+    """
+    usage = answer.usage
     counted = {"prompt_reads": usage.prompt_reads, "prompt_tokens": usage.prompt_tokens}
-    counted |= {"passes": usage.passes, "rows": usage.rows, "tokens": longest - 1}  # the last token is not read
-    counted["read"] = longest - 1 if searched else max(0, usage.new_tokens - 1)
+    counted |= {"passes": usage.passes, "rows": usage.rows, "tokens": usage.longest - 1}  # the last token is not read
+    counted["read"] = usage.longest - 1 if searched else max(0, usage.new_tokens - 1)
     return {**(extra or {}), COUNTED: counted}
 
 

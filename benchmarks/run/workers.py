@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import mmhall
 from mmhall.benchmarks.run.runner import Progress, answer
 from mmhall.benchmarks.run.runs import Run, reopen
 from mmhall.errors import MmhallError, OptionError, RunError
+from mmhall.generation import Budget
 from mmhall.lvlm import LVLM
 from mmhall.models import LoadOptions
 from mmhall.strategies import strategy
@@ -110,12 +111,14 @@ class Job:
         model: Model of each worker.
         workers: Number of workers.
         gpus: GPUs of each worker; without GPUs the workers share the CPU cores.
+        budget: What each worker may decode of a batch at a time; None: all of it.
     """
 
     run: Run
     model: Model
     workers: int
     gpus: int = 1
+    budget: Budget | None = None
 
     def here(self, progress: Progress = lambda answers: None) -> None:
         """Answer with processes on this machine.
@@ -129,7 +132,9 @@ class Job:
         tuned = "none" if self.model.tuned is False else str(self.model.tuned or "")
         folder = str(self.run.store.path.parent)
         loading = json.dumps(self.model.loading.non_defaults())
-        command = [sys.executable, "-m", "mmhall.benchmarks.run.workers", folder, self.model.name, tuned, loading]
+        budget = json.dumps(None if self.budget is None else asdict(self.budget))
+        program = [sys.executable, "-m", "mmhall.benchmarks.run.workers"]
+        command = [*program, folder, self.model.name, tuned, loading, budget]
         team = [
             _Worker(command, worker_environment(n, self.workers, self.gpus), Path(folder) / f"worker-{n}.log")
             for n in range(self.workers)
@@ -157,7 +162,7 @@ class Job:
         """
         from mmhall.benchmarks.run.cluster import answer_on_cluster
 
-        answer_on_cluster(address, self.run, self.model, self.workers, self.gpus, progress)
+        answer_on_cluster(address, self, progress)
 
 
 def worker_environment(number: int, workers: int, gpus: int) -> dict[str, str]:
@@ -198,7 +203,7 @@ def _keeps_running(worker: _Worker, run: Run) -> bool:
     return True
 
 
-def work(folder: Path, model: Model) -> None:
+def work(folder: Path, model: Model, budget: Budget | None = None) -> None:
     """Answer the batches of a run until none is left.
 
     Raises:
@@ -209,19 +214,20 @@ def work(folder: Path, model: Model) -> None:
     lvlm = model.load(setup)
     strategies = [strategy(spec) for spec in run.strategies]
     for part in run.parts:
-        answer(lvlm, run, part, strategies, batch_size=setup["batch_size"])
+        answer(lvlm, run, part, strategies, batch_size=setup["batch_size"], budget=budget)
 
 
 def main() -> None:
-    """Run one worker process: mmhall.benchmarks.run.workers FOLDER MODEL TUNED LOADING, with LOADING in JSON."""
-    folder, name, tuned, loading = sys.argv[1:]
+    """Run one worker process: mmhall.benchmarks.run.workers FOLDER MODEL TUNED LOADING BUDGET, the last two in JSON."""
+    folder, name, tuned, loading, limits = sys.argv[1:]
     signal.signal(
         signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM)
     )  # a signal's death would count as an item's strike
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     try:
-        options = LoadOptions(**json.loads(loading))
-        work(Path(folder), Model(name, False if tuned == "none" else tuned or None, options))
+        options, limits = LoadOptions(**json.loads(loading)), json.loads(limits)
+        budget = None if limits is None else Budget(**limits)
+        work(Path(folder), Model(name, False if tuned == "none" else tuned or None, options), budget)
     except MmhallError as error:
         print(f"mmhall: {without_home(str(error))}", file=sys.stderr)
         sys.exit(_REFUSED)

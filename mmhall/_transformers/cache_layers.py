@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
-_ROOM = 64  # further positions that memory is taken for at a time
+ROOM = 64  # further positions that memory is taken for at a time
 
 
 class RoomyLayer(DynamicLayer):
@@ -41,9 +41,13 @@ class RoomyLayer(DynamicLayer):
         self._room, self.keys, self.values = (key_room, value_room), keys, values
         return keys, values
 
+    def release(self) -> None:
+        """Give up the memory with room, so that keys and values alone are held."""
+        self._room = None, None
+
     def reorder_cache(self, beam_idx: Tensor) -> None:
         """Reorder rows, without holding the memory of the old ones beside the new."""
-        self._room = None, None
+        self.release()
         super().reorder_cache(beam_idx)
 
     def crop(self, *args: Any, **kwargs: Any) -> None:
@@ -53,7 +57,7 @@ class RoomyLayer(DynamicLayer):
 
     def reset(self) -> None:
         """Empty the layer."""
-        self._room = None, None
+        self.release()
         self.keys = self.values = None  # older versions of transformers keep them as zeros
         self.is_initialized = False
 
@@ -97,7 +101,7 @@ def _append(room: Tensor | None, held: Tensor, new: Tensor) -> tuple[Tensor, Ten
     length = held.shape[-2] if held.numel() else 0
     end = length + new.shape[-2]
     if room is None or room.shape[-2] < end or not _is_beginning(held, room):
-        room = new.new_empty((*new.shape[:-2], end + _ROOM, new.shape[-1]))
+        room = new.new_empty((*new.shape[:-2], end + ROOM, new.shape[-1]))
         if length:
             room[..., :length, :] = held
     room[..., length:end, :] = new

@@ -273,6 +273,11 @@ def _join_layers(layers: Sequence[CacheLayerMixin], places: Sequence[int] | None
     joined.keys, joined.values = (
         _collect([getattr(layer, part) for layer in layers], length, places) for part in ("keys", "values")
     )
+    for layer in layers:  # or all layers would be there twice before the last one is joined
+        if isinstance(layer, RoomyLayer):
+            layer.release()
+        if layer is not joined:
+            layer.keys = layer.values = None
     if isinstance(joined, ShortLayer):
         joined.missing = positions - length
     elif isinstance(joined, DynamicSlidingWindowLayer):

@@ -149,11 +149,7 @@ class Variants(Reader):
                 "these inputs are tensors from another processor, whose requests cannot be separated; "
                 "make them with adapter.inputs(requests)"
             )
-        if inputs.model not in ("", self.title):
-            raise ModelError(
-                f"these inputs were made for {inputs.model}, and {self.title} is asked; make them with the adapter of "
-                "the model that is asked: lvlm.adapter.inputs(requests)"
-            )
+        self.check_made_for(inputs)
         known = range(len(inputs.singles))
         if not len(rows) or not all(row in known for row in rows):
             raise OptionError("picked", "rows", rows, f"at least one request, each a number from 0 to {len(known) - 1}")
@@ -164,6 +160,18 @@ class Variants(Reader):
             for name, values in inputs.found.items()
         }
         return batch
+
+    def check_made_for(self, inputs: Batch) -> None:
+        """Check that a batch was made for this model.
+
+        Raises:
+            ModelError: Another model's adapter has made it.
+        """
+        if inputs.model not in ("", self.title):
+            raise ModelError(
+                f"these inputs were made for {inputs.model}, and {self.title} is asked; make them with the adapter of "
+                "the model that is asked: lvlm.adapter.inputs(requests)"
+            )
 
     def constant_pixels(self, inputs: Inputs, value: float) -> dict[str, Tensor]:
         """Return the same prompts with pictures of a single grey: 0.0 black, 0.5 grey, 1.0 white."""

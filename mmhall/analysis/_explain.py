@@ -171,15 +171,13 @@ def _chooses(recipe: Recipe, session: Session) -> str:
 
 def _cost(job: Job) -> Cost:
     """Count passes and rows of `mmhall.generation`."""
-    session, config = job.session, job.config
+    session = job.session
     plan = job.adapter.plan(session.ops, job.inputs)
     compared = session.reference is not None and plan is not None and bool(plan.compared)
     prompts = session.prepared_passes + 1 + session.reread + compared + len(session.decoded)
     copies = 1 + len(session.decoded)
     separate = "cross" in job.adapter.kinds and not _same_kind(job, session)
-    answers = config.num_beams if config.num_beams > 1 else config.num_return_sequences or 1
-    rows = answers * copies * session.rows_a_beam
-    return Cost(prompts, copies if separate else 1, rows, exact=session.search is None)
+    return Cost(prompts, copies if separate else 1, job.rows_a_prompt, exact=session.search is None)
 
 
 def _same_kind(job: Job, session: Session) -> bool:

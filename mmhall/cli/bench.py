@@ -194,13 +194,13 @@ class Team:
             write_shared_config(out, config)
         with _resumable(run, folder):
             if config.workers == 1 and self.cluster is None:
-                answer_here(lvlm, run, strategies, config.batch_size)
+                answer_here(lvlm, run, strategies, config)
             else:
                 lvlm.close()
                 del lvlm
                 _free_memory()
                 model = Model(config.model, config.tuned, loading)
-                job = Job(run, model, config.workers, config.gpus_per_worker)
+                job = Job(run, model, config.workers, config.gpus_per_worker, config.budget)
                 with progress("answers", run.expected) as advance:
                     job.here(advance) if self.cluster is None else job.run_on_ray(self.cluster, advance)
         return run.with_digests()

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     )
     from mmhall.generation._beams import Beams as Beams, common_prefix as common_prefix
     from mmhall.generation._branches import DecodeBatch as DecodeBatch
+    from mmhall.generation._budget import Budget as Budget
     from mmhall.generation._candidates import (
         TokenSampler as TokenSampler,
         check_scores as check_scores,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
         name_in_errors as name_in_errors,
     )
     from mmhall.generation._custom import custom_generate as custom_generate
+    from mmhall.generation._forecast import Forecast as Forecast, Samples as Samples
     from mmhall.generation._hypotheses import LENGTH_RULES as LENGTH_RULES, prompt_lengths as prompt_lengths
     from mmhall.generation._job import (
         Decoding as Decoding,
@@ -33,13 +35,14 @@ if TYPE_CHECKING:
         StepScores as StepScores,
         make_recipe as make_recipe,
     )
+    from mmhall.generation._open_batch import Answered as Answered
     from mmhall.generation._prepare import PlannedBatch as PlannedBatch, prepare as prepare
     from mmhall.generation._prompt_search import (
         PromptSearch as PromptSearch,
         greedy_search as greedy_search,
         run_searches as run_searches,
     )
-    from mmhall.generation._refilling import Answered as Answered, refill as refill
+    from mmhall.generation._refilling import refill as refill
     from mmhall.generation._requests import (
         Images as Images,
         Prompt as Prompt,
@@ -82,13 +85,16 @@ else:
             "_answering": "Measurement build_answers build_early_answer measure",
             "_beams": "Beams common_prefix",
             "_branches": "DecodeBatch",
+            "_budget": "Budget",
             "_candidates": "TokenSampler check_scores keep_nucleus name_in_errors",
             "_custom": "custom_generate",
+            "_forecast": "Forecast Samples",
             "_hypotheses": "LENGTH_RULES prompt_lengths",
             "_job": "Decoding Job Recipe StepScores make_recipe",
+            "_open_batch": "Answered",
             "_prepare": "PlannedBatch prepare",
             "_prompt_search": "PromptSearch greedy_search run_searches",
-            "_refilling": "Answered refill",
+            "_refilling": "refill",
             "_requests": "Images Prompt fill_pictures make_request make_requests",
             "_run": "answer_first decode end_ids first_token_scores forced_logprobs plan_batch run",
             "_sampling": "Answers",

@@ -80,7 +80,8 @@ def build_answers(
         usage = _usage(measured, len(tokens), length)
         first, *others = (_build_answer(adapter, row, recipe, usage) for row in rows)
         answers.append(replace(first, others=tuple(others)))
-    return answers
+    longest = max(answer.usage.new_tokens for answer in answers)
+    return [replace(answer, usage=replace(answer.usage, longest=longest)) for answer in answers]
 
 
 def build_early_answer(
@@ -118,6 +119,7 @@ def _build_answer(adapter: Adapter, row: list[int], recipe: Recipe, usage: Usage
     chat, config = adapter.chat, recipe.config
     stand_in = {} if chat is None or chat.from_processor else {"chat_template": chat_template(adapter)}
     decoded = DecodedTokens.from_row(row, adapter.tokenizer, recipe.end_ids, config.stop_strings or ())
+    new = len(decoded.token_ids) + (decoded.stopped_by == "eos")
     return Answer(
         text=decoded.text,
         tokens=tuple(adapter.tokenizer.decode([token]) for token in decoded.token_ids),
@@ -126,5 +128,5 @@ def _build_answer(adapter: Adapter, row: list[int], recipe: Recipe, usage: Usage
         strategy=str(recipe.strategy),
         origins=dict(recipe.origins),
         settings={**recipe.settings.record(config), **stand_in},
-        usage=replace(usage, new_tokens=len(decoded.token_ids) + (decoded.stopped_by == "eos")),
+        usage=replace(usage, new_tokens=new, longest=new),
     )

@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from mmhall._transformers import caches
+from mmhall._transformers import cache_sizes, caches
+from mmhall._transformers.cache_sizes import LayerSize
 from mmhall.attention import Exit, Exits, Frame, Memory, Plan, follow_frames
 from mmhall.generation._candidates import combine_scores
 from mmhall.generation._prepare import PlannedBatch
@@ -95,6 +96,24 @@ class DecodeBatch:
     def rows(self) -> int:
         """Number of all rows, those of branches included."""
         return sum(group.rows for _, group in self.parts)
+
+    @property
+    def columns(self) -> int:
+        """Number of positions of these rows, without padding that only others need."""
+        return max(
+            int(state.ids.shape[1]) - min(block.padding for block in group.blocks) for state, group in self.parts
+        )
+
+    def cache_sizes(self) -> tuple[tuple[LayerSize, ...], int]:
+        """Return the layers of the caches, with bytes of a mean row, and the bytes that the caches take now."""
+        states = [state for state, _ in self.parts]
+        shares = [len(state.ids) / sum(len(each.ids) for each in states) for state in states]
+        sizes = [
+            size.times(share)
+            for state, share in zip(states, shares, strict=True)
+            for size in cache_sizes.layer_sizes(state.cache)
+        ]
+        return tuple(sizes), sum(cache_sizes.bytes_now(state.cache) for state in states)
 
     @property
     def said(self) -> Tensor:

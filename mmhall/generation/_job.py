@@ -87,6 +87,18 @@ class Job:
     ended: Callable[[int, list[int]], None] | None = None
     leave: bool = True
 
+    @property
+    def rows_a_prompt(self) -> int:
+        """Number of rows that each prompt is decoded in: answers or beams, in each branch; of a search the most."""
+        answers = self.config.num_beams if self.config.num_beams > 1 else self.config.num_return_sequences or 1
+        return answers * (1 + len(self.session.decoded)) * self.session.rows_a_beam
+
+    @property
+    def length(self) -> int:
+        """Number of positions of the longest prompt, of the batch or of a branch."""
+        every = (self.inputs, *(branch.inputs for branch in self.session.decoded))
+        return max(int(inputs["input_ids"].shape[1]) for inputs in every)
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:

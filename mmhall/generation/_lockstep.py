@@ -82,6 +82,7 @@ class _ReferencePass:
             self._stop = True
             self._resume.release()
             self._thread.join()
+        vars(self).clear()  # its op and its thread refer to it: its cache would stay until Python collects cycles
 
     def _work(self) -> None:
         try:

@@ -8,6 +8,9 @@ which others are decoded beside it, except for rounding.
 A search and beams take one batch after the other, and so do prompts whose caches cannot be joined: those of some models
 and, of a model with cross-attention, with different numbers of pictures. What was found not to join is not tried again.
 
+With a budget of positions or memory, prompts are read as far as they fit beside what is decoded until all of it has
+ended. The first prompt of each kind is read and decoded for a step alone, to know what others will take (`_forecast`).
+
 A prompt that cannot be read or answered fails alone: the prompts of its batch are asked again one by one. Where memory
 is exhausted, fewer rows are decoded from then on.
 """
@@ -15,24 +18,25 @@ is exhausted, fewer rows are decoded from then on.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from time import perf_counter
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from mmhall.adapters import Adapter, Inputs
-from mmhall.answers import Answer
-from mmhall.attention import PassCount, count_passes
+from mmhall._transformers.cache_sizes import LayerSize
+from mmhall.adapters import Adapter, Batch
+from mmhall.attention import reuse_features
 from mmhall.errors import GenerationError, ImageError, MmhallError, PromptError, is_out_of_memory
-from mmhall.generation._answering import Measurement, build_answers
+from mmhall.generation._answering import build_answers
 from mmhall.generation._branches import DecodeBatch
+from mmhall.generation._budget import Budget, Load
 from mmhall.generation._candidates import name_in_errors
+from mmhall.generation._forecast import Forecast, Sample, Samples
 from mmhall.generation._job import Recipe, StepScores
+from mmhall.generation._open_batch import Answered, OpenBatch, charged
 from mmhall.generation._requests import make_requests
 from mmhall.generation._run import begin, run
-from mmhall.generation._sampling import Answers
+from mmhall.generation._tensor_memory import TensorMemory
 from mmhall.generation._together import join_batches, select_together, step_together
 from mmhall.generation._waiting import Asked, Waiting
 
@@ -42,44 +46,15 @@ ITEM_ERRORS = ImageError, PromptError, GenerationError
 _SHARE = 4  # waiting prompts are read when this part of the rows is free: alone, each would take a pass of its own
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
-    """Prompts that were read together, with their answers, or with the error of the only one.
-
-    Attributes:
-        asked: The prompts.
-        answers: The answer to each; empty after an error.
-        error: Why it has no answer; None: it has one.
-    """
-
-    asked: Sequence[Asked]
-    answers: Sequence[Answer] = ()
-    error: MmhallError | None = None
-
-    def pairs(self) -> Iterator[tuple[int, Answer | MmhallError]]:
-        """Return the number of each request with its answer or error."""
-        outcomes = self.answers if self.error is None else [self.error]
-        return zip((each.number for each in self.asked), outcomes, strict=True)
-
-
-@dataclass(slots=True, eq=False)
-class _Batch:
-    """Prompts that were read together, while they are answered."""
-
-    asked: list[Asked]
-    measured: Measurement = field(default_factory=Measurement)
-    inputs: Inputs = field(default_factory=dict)
-    answers: Answers = field(init=False)
-    keep: StepScores | None = None
-
-    @property
-    def rows(self) -> DecodeBatch:
-        """Its rows that are being decoded."""
-        return self.answers.rows
-
-
 def refill(
-    adapter: Adapter, recipe: Recipe, waiting: Waiting, rows: int, *, scores: int | bool = False, share: bool = True
+    adapter: Adapter,
+    recipe: Recipe,
+    waiting: Waiting,
+    budget: Budget,
+    *,
+    samples: Samples | None = None,
+    scores: int | bool = False,
+    share: bool = True,
 ) -> Iterator[Answered]:
     """Answer waiting prompts; yields answers as soon as those of all prompts that were read together are complete.
 
@@ -87,28 +62,31 @@ def refill(
         adapter: The model.
         recipe: Strategy and settings, fitted to it.
         waiting: The prompts.
-        rows: Most answers that are decoded at a time, >= 1.
+        budget: What may be decoded at a time.
+        samples: What prompts have taken before, with this model and recipe; further ones are added.
         scores: Keep the scores of so many first tokens of each answer; True: of all.
         share: Whether the shared prefix of prompts about one picture is read once.
 
     Raises:
         MmhallError: The strategy does not work with the model.
     """
-    return _Refilling(adapter, recipe, waiting, rows, scores, share).run()
+    forecast = Forecast(budget, {} if samples is None else samples, recipe.config.max_new_tokens)
+    return _Refilling(adapter, recipe, waiting, forecast, scores, share).run()
 
 
 class _Refilling:
     """The answering of waiting prompts; arguments as in `refill`."""
 
     def __init__(
-        self, adapter: Adapter, recipe: Recipe, waiting: Waiting, rows: int, scores: int | bool, share: bool
+        self, adapter: Adapter, recipe: Recipe, waiting: Waiting, forecast: Forecast, scores: int | bool, share: bool
     ) -> None:
-        self._adapter, self._recipe, self._waiting, self._rows = adapter, recipe, waiting, rows
-        self._scores, self._share = scores, share
-        self._running: list[_Batch] = []
+        self._adapter, self._recipe, self._waiting, self._forecast = adapter, recipe, waiting, forecast
+        self._scores, self._share, self._rows = scores, share, forecast.budget.answers
+        self._running: list[OpenBatch] = []
         self._each = recipe.config.num_return_sequences or 1
         self._searches = recipe.strategy.searches or recipe.config.num_beams > 1
         self._apart = set[frozenset[int]]()  # numbers of pictures of prompts that were found not to join
+        self._full = False
 
     def run(self) -> Iterator[Answered]:
         """Read and decode until no prompt waits and no answer is open."""
@@ -128,7 +106,8 @@ class _Refilling:
         if not self._running:
             return max(1, self._rows // self._each)
         free = self._rows - sum(batch.rows.size for batch in self._running)
-        return free // self._each if free >= max(1, self._rows // _SHARE) and self._may_join() else 0
+        room = not self._full and free >= max(1, self._rows // _SHARE) and self._may_join()
+        return free // self._each if room else 0
 
     def _may_join(self) -> bool:
         """Whether the next prompts are not of a kind that was found not to join those that are answered."""
@@ -139,19 +118,103 @@ class _Refilling:
         return frozenset({pictures, *(each.pictures for batch in self._running for each in batch.asked)})
 
     def _read(self, asked: list[Asked]) -> Iterator[Answered]:
-        """Read prompts, and let them join; those of a search are answered at once."""
-        batch, adapter = _Batch(asked), self._adapter
+        """Read prompts, as many as fit, and let them join; those of a search are answered at once."""
+        batch = OpenBatch(asked)
         if asked[0].error is not None:
             yield Answered(asked, error=asked[0].error)
             return
         try:
-            with _charged([batch], adapter.device):
-                batch.inputs = adapter.inputs(make_requests([each.pair for each in asked]))
+            with charged([batch], self._adapter.device):
+                batch.asked = self._with_inputs(asked)
+                if self._forecast.budget.limits_prompts:
+                    self._admit(batch)
+        except ITEM_ERRORS as error:
+            yield from self._fail(batch, error)
+        except (MemoryError, RuntimeError) as error:
+            yield from self._exhaust([batch], error)
+        else:
+            if batch.asked:
+                limited = self._forecast.budget.limits_prompts
+                unknown = limited and self._forecast.sample(max(batch.lengths), picture=batch.picture) is None
+                yield from self._measure(batch) if unknown else self._begin(batch)
+
+    def _with_inputs(self, asked: list[Asked]) -> list[Asked]:
+        """Return prompts with their inputs."""
+        new = [each for each in asked if each.read is None]
+        if not new:
+            return asked
+        made = self._adapter.inputs(make_requests([each.pair for each in new]))
+        read = zip(made.requests, made.singles, strict=True)
+        return [replace(each, read=next(read)) if each.read is None else each for each in asked]
+
+    def _admit(self, batch: OpenBatch) -> None:
+        """Leave to a batch the first of its prompts that fit; the others wait, or all of them for a step.
+
+        Raises:
+            GenerationError: The first one takes more memory than the budget has.
+        """
+        asked, lengths, forecast, picture = batch.asked, batch.lengths, self._forecast, batch.picture
+        running = [self._load(one) for one in self._running]
+        count = forecast.count_fitting(lengths, running, picture=picture)
+        if self._running:
+            free, taken = count * self._each, sum(one.rows.size for one in self._running)
+            if count < len(asked) and free * _SHARE < free + taken:
+                count = 0
+            self._full = not count
+        else:
+            count = max(1, count)
+        self._waiting.give_back(asked[count:])
+        batch.asked = asked[:count]
+        if count:
+            forecast.check(lengths[:count], running, picture=picture)
+
+    def _load(self, batch: OpenBatch) -> Load:
+        """Return what a batch holds that is being decoded, and may still take."""
+        rows, longest, said = batch.rows, max(batch.lengths), batch.rows.said.shape[1]
+        sample = self._forecast.sample(longest, picture=batch.picture)
+        assert sample is not None
+        load = sample.load(rows.size / self._each, longest, self._recipe.config.max_new_tokens - said)
+        return replace(load, rows=rows.rows, columns=rows.columns)
+
+    def _measure(self, batch: OpenBatch) -> Iterator[Answered]:
+        """Read a prompt alone, and decode it for a step, to know what others of its kind take."""
+        (length,), picture, layers, held = batch.lengths, batch.picture, tuple[LayerSize, ...](), 0
+        with TensorMemory(self._adapter.device) as memory, reuse_features({}):
+            done, read = list(self._begin(batch)), memory.peak
+            memory.restart()
+            if self._running:
+                layers, cached = batch.rows.cache_sizes()
+                held = memory.now - cached + self._each * self._score_bytes(batch.rows)
+                done += self._step()
+        if not any(one.error for one in done):
+            job, step = batch.job, memory.peak - memory.now
+            if self._searches:  # it was measured to its end; others may go on to the longest answer
+                new = self._recipe.config.max_new_tokens
+                read = read * (length + new) // (length + done[0].answers[0].usage.new_tokens)
+            self._forecast.add(Sample(length, job.length, job.rows_a_prompt, read, held, step, layers), picture=picture)
+            try:
+                self._forecast.check([length], picture=picture)
+            except GenerationError as error:
+                self._running, done = [], [Answered(batch.asked, error=error)]
+        yield from done
+
+    def _score_bytes(self, rows: DecodeBatch) -> int:
+        """Return the bytes of the scores that are kept of an answer."""
+        steps = self._recipe.config.max_new_tokens if self._scores is True else self._scores
+        return steps * rows.logits[0][0].nbytes
+
+    def _begin(self, batch: OpenBatch) -> Iterator[Answered]:
+        """Read the prompts of a batch, and let them join; those of a search are answered at once."""
+        adapter, asked = self._adapter, batch.asked
+        try:
+            with charged([batch], adapter.device):
+                requests, singles = zip(*(each.read for each in asked if each.read is not None), strict=True)
+                inputs = Batch(adapter.stack(singles), singles, requests, adapter.title)
                 batch.keep = StepScores("scores", [], steps=None if self._scores is True else self._scores)
                 keep = batch.keep if self._scores else None
                 seeds = [self._recipe.settings.seed if each.seed is None else each.seed for each in asked]
-                job = self._recipe.job(adapter, batch.inputs, seeds, keep=keep, share=self._share)
-                batch.inputs = job.inputs
+                batch.job = job = self._recipe.job(adapter, inputs, seeds, keep=keep, share=self._share)
+                self._forecast.note_length(max(batch.lengths), job.length, picture=batch.picture)
                 tokens = run(job) if self._searches else None
                 if tokens is None:
                     batch.answers = begin(job)
@@ -165,11 +228,11 @@ class _Refilling:
             else:
                 yield from self._join(batch)
 
-    def _join(self, batch: _Batch) -> Iterator[Answered]:
+    def _join(self, batch: OpenBatch) -> Iterator[Answered]:
         """Let prompts that were read join those that are answered; where that is impossible, they wait again."""
         batches = [*self._running, batch]
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), charged(batches, self._adapter.device):
                 joined = len(batches) == 1 or join_batches([each.rows for each in batches])
         except (MemoryError, RuntimeError) as error:  # half joined, so that no row can be decoded on
             self._running = []
@@ -183,18 +246,18 @@ class _Refilling:
 
     def _step(self) -> Iterator[Answered]:
         """Choose the next token of each answer, and feed those that have not ended."""
-        batches, failed = self._running, list[tuple[_Batch, GenerationError]]()
+        self._full, batches, failed = False, self._running, list[tuple[OpenBatch, GenerationError]]()
         try:
             with torch.inference_mode():
                 for batch in batches:
                     try:
-                        with _charged([batch], self._adapter.device), name_in_errors(self._recipe.strategy.name):
+                        with charged([batch], self._adapter.device), name_in_errors(self._recipe.strategy.name):
                             batch.answers.choose()
                     except GenerationError as error:
                         failed.append((batch, error))
                 out = [batch for batch, _ in failed]
                 self._running = [batch for batch in batches if batch not in out and not batch.answers.over]
-                with _charged(self._running, self._adapter.device):
+                with charged(self._running, self._adapter.device):
                     self._feed(batches)
         except (MemoryError, RuntimeError) as error:
             self._running = []
@@ -206,7 +269,7 @@ class _Refilling:
             if batch not in out and batch.answers.over:
                 yield self._complete(batch, batch.answers.collect())
 
-    def _feed(self, batches: Sequence[_Batch]) -> None:
+    def _feed(self, batches: Sequence[OpenBatch]) -> None:
         """Let rows leave, and feed the others their tokens."""
         if not self._running:
             return
@@ -216,24 +279,24 @@ class _Refilling:
             select_together([batch.rows for batch in batches], left)
         step_together([batch.rows for batch in self._running], [batch.answers.tokens for batch in self._running])
 
-    def _complete(self, batch: _Batch, tokens: Tensor) -> Answered:
+    def _complete(self, batch: OpenBatch, tokens: Tensor) -> Answered:
         """Return the answers of a batch."""
         device, keep = self._adapter.device, batch.keep
         if device.type == "cuda":
             batch.measured.peak_bytes = torch.cuda.max_memory_allocated(device)
-        answers = build_answers(self._adapter, batch.inputs, tokens, self._recipe, batch.measured)
+        answers = build_answers(self._adapter, batch.job.inputs, tokens, self._recipe, batch.measured)
         if self._scores and keep is not None:
             answers = [replace(one, scores=keep.scores_of(i, len(one.token_ids))) for i, one in enumerate(answers)]
         return Answered(batch.asked, answers)
 
-    def _fail(self, batch: _Batch, error: MmhallError) -> Iterator[Answered]:
+    def _fail(self, batch: OpenBatch, error: MmhallError) -> Iterator[Answered]:
         """Give up the only prompt of a batch, or let each be asked alone."""
         if len(batch.asked) == 1:
             yield Answered(batch.asked, error=error)
         else:
             self._waiting.put_back(batch.asked, sole=True)
 
-    def _exhaust(self, batches: Sequence[_Batch], error: Exception) -> Iterator[Answered]:
+    def _exhaust(self, batches: Sequence[OpenBatch], error: Exception) -> Iterator[Answered]:
         """Ask prompts again, with fewer rows from now on, where memory is exhausted.
 
         Raises:
@@ -251,20 +314,3 @@ class _Refilling:
             return
         self._rows = beside or max(1, len(asked) * self._each // 2)
         self._waiting.put_back(asked)
-
-
-@contextmanager
-def _charged(batches: Sequence[_Batch], device: torch.device) -> Iterator[None]:
-    """Add the time and passes of the block to the cost of batches, by their numbers of rows."""
-    count, began = PassCount(), perf_counter()
-    with count_passes(count):
-        yield
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)  # else the next block would wait for this one's passes
-    sizes = [batch.rows.rows for batch in batches] if len(batches) > 1 else [1] * len(batches)
-    for batch, size in zip(batches, sizes, strict=True):
-        measured, share = batch.measured, size / sum(sizes)
-        measured.seconds += (perf_counter() - began + count.looked_up) * share
-        measured.counted.passes += count.passes
-        measured.counted.rows += round(count.rows * share)
-        measured.counted.prompt_reads += round(count.prompt_reads * share)

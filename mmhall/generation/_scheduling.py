@@ -131,7 +131,7 @@ class Scheduler:
             rows.reread(said[:, : said.shape[1] - last], memory)
             if last:
                 rows.step(said[:, -1])
-        return SharedBatch(rows, [len(one.texts) for one in requests]).parts
+        return SharedBatch(rows).hand_out([len(one.texts) for one in requests])
 
     def _arrange(self, batches: list[SharedBatch], request: Feed | Split) -> Iterator[list[SharedBatch]]:
         """Yield the batches that share each pass, after rows that wait for another pass were set apart."""

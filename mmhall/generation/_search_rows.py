@@ -6,6 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor
@@ -68,10 +69,10 @@ class SearchRows:
     def set_apart(self) -> None:
         """Move these rows to a batch of their own."""
         shared = self.shared
-        shared.parts.remove(self)
-        self.batch = SharedBatch(shared.rows.taken(self.index), [])
+        shared.parts = [part for part in shared.parts if part is not self]
+        self.batch = SharedBatch(shared.rows.taken(self.index))
         self.index = torch.arange(self.size, device=shared.device)
-        self.batch.parts.append(self)
+        self.batch.parts = [self]
 
 
 class SharedBatch:
@@ -79,14 +80,30 @@ class SharedBatch:
 
     Attributes:
         rows: The rows.
-        parts: The rows of each search that still needs them, in order.
+        parts: The rows of each search that still needs them, in order. A search that has ended, and holds its rows no
+            longer, needs none: the batch and its caches are freed with the last rows, not when Python collects cycles.
     """
 
-    def __init__(self, rows: DecodeBatch, sizes: Sequence[int]) -> None:
-        """Give each search its rows, by their number."""
+    def __init__(self, rows: DecodeBatch) -> None:
+        """Begin with rows that belong to no search."""
         self.rows = rows
-        self.parts = [SearchRows(self, index) for index in self._places(sizes)]
+        self._parts: list[ref[SearchRows]] = []
         self._scores: Tensor | None = None
+
+    @property
+    def parts(self) -> list[SearchRows]:
+        """See above."""
+        return [part for each in self._parts if (part := each()) is not None]
+
+    @parts.setter
+    def parts(self, parts: Sequence[SearchRows]) -> None:
+        self._parts = list(map(ref, parts))
+
+    def hand_out(self, sizes: Sequence[int]) -> list[SearchRows]:
+        """Give each search its rows, by their number."""
+        parts = [SearchRows(self, index) for index in self._places(sizes)]
+        self.parts = parts
+        return parts
 
     @property
     def device(self) -> torch.device:
@@ -146,7 +163,7 @@ class SharedBatch:
 
     def hand_on(self) -> SharedBatch:
         """Move to a copy of the rows, and return a batch of the old ones that belong to no search."""
-        left = SharedBatch(self.rows, [])
+        left = SharedBatch(self.rows)
         self.rows = self.rows.taken(torch.arange(self.rows.size, device=self.device))
         return left
 
@@ -154,7 +171,7 @@ class SharedBatch:
         """Add the searches of another batch, whose rows now stand from `first` on."""
         for part in other.parts:
             part.batch, part.index = self, part.index + first
-        self.parts += other.parts
+        self.parts = [*self.parts, *other.parts]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

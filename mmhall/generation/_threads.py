@@ -10,12 +10,14 @@ from typing import ParamSpec, TypeVar
 
 import torch
 
+from mmhall.generation._tensor_memory import counted_in_thread
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 class CallerContext:
-    """The context of the thread that creates it: context variables, torch's autocast, the current CUDA stream."""
+    """The context of the thread that creates it: variables, autocast, CUDA stream, what `TensorMemory` counts."""
 
     def __init__(self, device: torch.device) -> None:
         """Store the context of the current thread.
@@ -42,6 +44,7 @@ class CallerContext:
                 if self._stream is not None:
                     stack.enter_context(torch.cuda.stream(self._stream))
                 stack.enter_context(self._autocast())
+                stack.enter_context(counted_in_thread())
                 return work(*args, **kwargs)
 
         def run(*args: P.args, **kwargs: P.kwargs) -> R:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby, islice, repeat
 from pathlib import Path
 from typing import Any
 
+from mmhall.adapters import Batch, Inputs, Request
 from mmhall.errors import MmhallError, OptionError, PromptError
 from mmhall.generation._requests import Images, Prompt, check_pair
 from mmhall.generation._settings import check_seeds
@@ -26,6 +27,7 @@ class Asked:
         prompt: Its text or messages.
         seed: Seed of its draws; None: that of the settings.
         error: Why it cannot be asked; None: it can.
+        read: Its request and inputs, where they were made already.
     """
 
     number: int
@@ -33,6 +35,7 @@ class Asked:
     prompt: Prompt
     seed: int | None = None
     error: MmhallError | None = None
+    read: tuple[Request, Inputs] | None = None
 
     @property
     def pictures(self) -> int:
@@ -87,21 +90,27 @@ class Waiting:
         self._sole |= {each.number for each in asked if sole}
         self._next.extendleft([[each] for each in reversed(asked)] if sole else [list(asked)])
 
+    def give_back(self, asked: Sequence[Asked]) -> None:
+        """Put prompts back to the front that had no room, to be taken as far as there is some."""
+        self._next.extendleft([each] for each in reversed(asked))
 
-def queue(requests: Iterable[tuple[Images, Prompt]], seeds: Iterable[int] | None, batch_size: int) -> Waiting:
+
+def queue(requests: Iterable[tuple[Images, Prompt]] | Batch, seeds: Iterable[int] | None, most: int) -> Waiting:
     """Let requests wait, as many as they are.
 
     Args:
-        requests: Pairs of picture and prompt.
+        requests: Pairs of picture and prompt; or a batch made of them.
         seeds: Seed of each request's draws; None: that of the settings.
-        batch_size: Most prompts that are taken at once, >= 1.
+        most: Most prompts that are taken at once, >= 1.
 
     Raises:
-        OptionError: `batch_size` is out of range; later, a seed is, or there are fewer of them than requests.
+        OptionError: Later: a seed is out of range, or there are fewer of them than requests.
     """
-    if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
-        raise OptionError("generate_many", "batch_size", batch_size, "an integer >= 1")
-    return Waiting(_numbered(requests, seeds), batch_size)
+    if not isinstance(requests, Batch):
+        return Waiting(_numbered(requests, seeds), most)
+    pairs = [(list(request.images), request.prompt) for request in requests.requests]
+    read = zip(requests.requests, requests.singles, strict=True)
+    return Waiting((replace(asked, read=next(read)) for asked in _numbered(pairs, seeds)), most)
 
 
 def _numbered(requests: Iterable[tuple[Images, Prompt]], seeds: Iterable[int] | None) -> Iterator[Asked]:

@@ -6,9 +6,11 @@ import os
 import random
 import signal
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
@@ -19,6 +21,8 @@ from mmhall.benchmarks.pope import Pope
 from mmhall.benchmarks.run.runner import answer
 from mmhall.benchmarks.run.runs import reopen, start
 from mmhall.benchmarks.run.workers import Model
+from mmhall.generation import Budget
+from mmhall.results.store import Store
 from mmhall.strategies import strategy
 from tests.forks import ended, forked
 
@@ -67,6 +71,7 @@ def is_picture(path) -> bool:
 
 STRATEGIES = [strategy("greedy"), strategy("vdd(beta=0.5)")]
 BATCH = 3
+NARROW = Budget(BATCH, positions=300)
 
 
 def begin(lvlm, folder: Path, scenes: Path, *, questions: bool = True) -> None:
@@ -77,22 +82,29 @@ def begin(lvlm, folder: Path, scenes: Path, *, questions: bool = True) -> None:
     run.store.close()  # SQLite's locks do not survive a fork: no process may fork with an open run
 
 
-def child(lvlm, folder: Path) -> int:
+def rows(folder: Path) -> list[tuple[Any, ...]]:
+    """What a run has stored of its answers, but for costs."""
+    read = "select benchmark, item, strategy, text, stopped_by, new_tokens, batch from answers order by 1, 2, 3"
+    with closing(Store.open(folder)) as store:
+        return store.read(read)
+
+
+def child(lvlm, folder: Path, budget: Budget | None = None) -> int:
     """Fork a worker."""
 
     def work() -> int:
         run = reopen(folder)
         for part in run.parts:
-            answer(lvlm, run, part, STRATEGIES, batch_size=BATCH)
+            answer(lvlm, run, part, STRATEGIES, batch_size=BATCH, budget=budget)
         return 0
 
     return forked(work)
 
 
-def kills(lvlm, base: Path, scenes: Path, wanted: int) -> int:
+def kills(lvlm, base: Path, scenes: Path, wanted: int, *, budget: Budget | None = None) -> int:
     """Kill workers at random moments, in run after run, until it was done so often; return in how many runs."""
     began = time.monotonic()
-    together(lvlm, base / "run-0", scenes, 1)
+    together(lvlm, base / "run-0", scenes, 1, budget=budget)
     half = (time.monotonic() - began) / 2  # of the time of a whole run: no item is met thrice, however slow this is
     moment, count, runs = random.Random(0), 0, 1
     while count < wanted:
@@ -100,7 +112,7 @@ def kills(lvlm, base: Path, scenes: Path, wanted: int) -> int:
         begin(lvlm, folder, scenes)
         runs, longest = runs + 1, half
         while True:
-            pid = child(lvlm, folder)
+            pid = child(lvlm, folder, budget)
             time.sleep(moment.uniform(0.0, longest))
             longest *= 1.05  # the run ends
             os.kill(pid, signal.SIGKILL)
@@ -112,8 +124,8 @@ def kills(lvlm, base: Path, scenes: Path, wanted: int) -> int:
     return runs
 
 
-def together(lvlm, folder: Path, scenes: Path, workers: int) -> None:
+def together(lvlm, folder: Path, scenes: Path, workers: int, *, budget: Budget | None = None) -> None:
     """Let several workers share a run."""
     begin(lvlm, folder, scenes)
-    codes = [ended(pid) for pid in [child(lvlm, folder) for _ in range(workers)]]
+    codes = [ended(pid) for pid in [child(lvlm, folder, budget) for _ in range(workers)]]
     assert codes == [0] * workers, codes

@@ -27,6 +27,18 @@ def test_a_file_makes_a_run_which_goes_on_and_gains_strategies(cli):
 
 
 @pytest.mark.usefixtures("written")
+def test_a_budget_is_no_part_of_what_a_run_is_about(cli, refused):
+    first = cli("run", "mine.yaml", "--max-tokens", "9")
+    assert first.returncode == 0, first.stderr
+    assert "max_tokens: 9" in Path("runs/mine/config.yaml").read_text()
+    assert cli("run", "runs/mine/config.yaml", "--memory", "1G").stdout == first.stdout
+    assert cli("run", "mine.yaml", "--out", "plain").stdout == first.stdout
+    assert 'memory must be a number of bytes >= 1, such as "500M"' in refused("run", "mine.yaml", "--memory", "much")
+    added = cli("bench", "--add", "vdd", "--out", "plain", "--max-tokens", "1000")
+    assert added.returncode == 0, added.stderr
+
+
+@pytest.mark.usefixtures("written")
 def test_what_cannot_be_is_one_line_and_writes_nothing(refused):
     Path("bad.yaml").write_text("benchmark: pope\n")
     assert "bad.yaml: unknown word 'benchmark'; did you mean 'benchmarks'?" in refused("run", "bad.yaml")

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import mmhall
-from mmhall.benchmarks.run.config import ALL, LOADING, WHERE, Config
+from mmhall.benchmarks.run.config import ALL, BUDGET, LOADING, WHERE, Config
 from mmhall.benchmarks.run.config_file import load_config, write_config
 from mmhall.benchmarks.scenes import dataset
 from mmhall.errors import ConfigError, OptionError
@@ -36,7 +36,7 @@ ASKED = {
 def test_flags_files_and_python_have_the_same_words_and_defaults():
     own = {ALL if field.name == "every" else field.name for field in fields(Config)} - {"loading"}
     python = inspect.signature(mmhall.bench).parameters
-    assert own - {*WHERE, "model", "tuned"} == {ALL if name == "every" else name for name in python} - {
+    assert own - ({*WHERE, "model", "tuned"} - {*BUDGET}) == {ALL if name == "every" else name for name in python} - {
         "lvlm",
         "out",
         "progress",
@@ -108,6 +108,8 @@ def test_data_is_for_all_benchmarks_or_for_one(given, paths):
         ("scenes: 0", "scenes must be an integer >= 1, got 0"),
         ("twins: true", "twins must be an integer >= 0, got True"),
         ("batch-size: 2.5", "batch_size must be an integer >= 1"),
+        ("max-tokens: 0", "max_tokens must be an integer >= 1"),
+        ("memory: much", r'memory must be a number of bytes >= 1, such as "500M" or "6G", got \'much\''),
         ("conflict: 2", r"conflict must be a number in \[0, 1\]"),
         ("kind: odd", 'kind must be "usual" or "hard"'),
         ("all: 1", "all must be True or False"),
@@ -175,6 +177,7 @@ def test_words_say_all_that_a_run_depends_on():
     others = {"benchmarks": "chair", "strategies": ["vdd"], "model": "m", ALL: True, "data": "x", "twins": 1}
     others |= {"scenes": 1, "conflict": 0.1, "kind": "hard", "limit": 1, "seed": 1, "seeds": "0,1", "batch_size": 1}
     others |= {"workers": 2, "gpus_per_worker": 2, "engine": "ray", "address": "a", "max_errors": 0, "tuned": "t"}
+    others |= {"max_tokens": 9, "memory": "1G"}
     others |= {"device": "cpu", "dtype": "auto", "quantize": "4bit", "revision": "r", "processor": {"a": 1}}
     others |= {"trust_remote_code": True, "artifacts": "none", "model_arg": {"a": 1}, "chat_template": "{{ x }}"}
     for word, value in others.items():

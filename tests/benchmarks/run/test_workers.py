@@ -27,8 +27,8 @@ from mmhall.benchmarks.scenes import write_scenes
 from mmhall.errors import MmhallError, RunError
 from mmhall.models._options import LoadOptions
 from mmhall.results.leases import Leases
-from mmhall.results.store import Store
 from tests.benchmarks import siege
+from tests.benchmarks.siege import rows
 from tests.conftest import make_random_llava
 from tests.forks import ForkedProgram, ended, forked
 
@@ -67,12 +67,6 @@ def answered(lvlm, scenes, folder):
     for part in run.parts:
         answer(lvlm, run, part, siege.STRATEGIES, batch_size=siege.BATCH)
     return rows(folder)
-
-
-def rows(folder):
-    read = "select benchmark, item, strategy, text, stopped_by, new_tokens, batch from answers order by 1, 2, 3"
-    with closing(Store.open(folder)) as store:
-        return store.read(read)
 
 
 @pytest.mark.slow

@@ -184,6 +184,8 @@ def test_a_batch_of_another_model_is_refused(llava, embedded, pictures):
     for made in (batch, embedded.adapter.without_image(batch), embedded.adapter.picked(batch, [0])):
         with pytest.raises(ModelError, match=rf"made for llava \({path}\), and llava is asked; make them with"):
             llava.generate_batch(made, max_new_tokens=1)
+        with pytest.raises(ModelError, match="is asked; make them with"):
+            llava.generate_many(made, max_new_tokens=1)
     own = llava.adapter.inputs(batch.requests)
     assert len(llava.generate_batch(own, max_new_tokens=1)) == 1
 

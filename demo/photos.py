@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import secrets
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -17,7 +16,7 @@ from threading import Lock
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from mmhall.errors import ImageError
-from mmhall.images import FORMATS, open_image
+from mmhall.images import FORMATS, open_image, quiet_pillow
 
 MAX_PIXELS = 25_000_000  # of a picture that is kept
 MAX_WHOLE, MAX_JPEG = 60_000_000, 150_000_000  # of a file that is read
@@ -101,10 +100,9 @@ def _read_header(path: Path) -> tuple[str, tuple[int, int]]:
     """
     formats = [*FORMATS, "HEIF"] if register_heif() else list(FORMATS)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # sizes are checked here; EXIF may be damaged
-            with Image.open(path, formats=formats) as opened:
-                return str(opened.format), opened.size
+        # sizes are checked here; EXIF may be damaged
+        with quiet_pillow(), Image.open(path, formats=formats) as opened:
+            return str(opened.format), opened.size
     except Image.DecompressionBombError:
         raise ImageError(f"has more than {2 * int(Image.MAX_IMAGE_PIXELS or 0):,} pixels; resize it first") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
@@ -130,9 +128,7 @@ def _open(path: Path, kind: str, pixels: int) -> Image.Image:
             raise ImageError(f"is damaged or truncated ({error}); get an intact copy") from error
     if kind not in ("JPEG", "MPO") or pixels <= MAX_PIXELS:
         return open_image(path, max_pixels=MAX_WHOLE)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with Image.open(path, formats=FORMATS) as opened:
-            part = next(part for part in (2, 4, 8) if pixels <= MAX_PIXELS * part**2)
-            opened.draft("RGB", (opened.width // part, opened.height // part))
-            return open_image(opened, max_pixels=MAX_PIXELS + 10**6)
+    with quiet_pillow(), Image.open(path, formats=FORMATS) as opened:
+        part = next(part for part in (2, 4, 8) if pixels <= MAX_PIXELS * part**2)
+        opened.draft("RGB", (opened.width // part, opened.height // part))
+        return open_image(opened, max_pixels=MAX_PIXELS + 10**6)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 import struct
+import threading
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +24,7 @@ FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF")
 
 ImageLike = str | Path | Image.Image
 
+_FILTERS = threading.RLock()
 _CHUNK = 1024**2  # bytes that are read at once
 _EXPECTED = "expected PNG, JPEG, WebP, BMP, GIF or TIFF"
 _SUPPORTED_MAGIC = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*")
@@ -76,11 +80,18 @@ def open_image(source: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Image.Imag
         return image
 
 
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Ignore Pillow's warnings; in one thread at a time, as the filters that are put back belong to all threads."""
+    with _FILTERS, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")
+        yield
+
+
 def _open_file(path: Path, max_pixels: int) -> ImageFile.ImageFile:
     """Open a picture file without reading its pixels."""
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="PIL")  # size (max_pixels is the limit here), damaged EXIF
+        with quiet_pillow():  # size (max_pixels is the limit here), damaged EXIF
             return Image.open(path, formats=FORMATS)
     except UnidentifiedImageError as error:
         with path.open("rb") as file:
@@ -133,8 +144,7 @@ def _read(image: Image.Image, max_pixels: int, name: str) -> Image.Image:
 
 def _rotate_upright(image: Image.Image) -> Image.Image:
     """Apply the EXIF rotation, if EXIF can be read."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="PIL")
+    with quiet_pillow():
         try:
             return ImageOps.exif_transpose(image)
         except _EXIF_ERRORS:

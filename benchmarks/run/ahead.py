@@ -53,20 +53,25 @@ class ReadAhead:
     def begin(self, items: Sequence[Item]) -> None:
         """Begin to read items in the thread; what was read ahead before is dropped."""
         self.drop()
-        if items:
-            reader = self._reader  # made here, as no other thread may use what it copies
+        reader = self._reader if items else None  # made here, as no other thread may use what it copies
+        if reader is not None:
             read = CallerContext(reader.device).wrap(self._read)
-            self._items, self._reading = items, self._thread.submit(read, items)
+            self._items, self._reading = items, self._thread.submit(read, items, reader)
 
     def take(self, items: Sequence[Item]) -> BatchInputs:
         """Return the inputs of items, read ahead or now; see `BatchInputs`."""
+        inputs = self._read_already(items) or BatchInputs(self._lvlm, self._part, items)
+        inputs.release = self.drop
+        return inputs
+
+    def _read_already(self, items: Sequence[Item]) -> BatchInputs | None:
         reading, same = self._reading, list(items) == list(self._items)
         self.drop(cancel=not same)
         if reading is not None and same and reading.exception() is None:
             states, inputs = reading.result()
             if inputs.is_read and states == self._states(items):
                 return inputs
-        return BatchInputs(self._lvlm, self._part, items)
+        return None
 
     def drop(self, *, cancel: bool = True) -> None:
         """Forget what is read ahead; with `cancel`, reading does not begin if it has not."""
@@ -74,13 +79,17 @@ class ReadAhead:
             self._reading.cancel()
         self._items, self._reading = (), None
 
-    def _read(self, items: Sequence[Item]) -> tuple[FileStates, BatchInputs]:
+    def _read(self, items: Sequence[Item], reader: Adapter) -> tuple[FileStates, BatchInputs]:
         states = self._states(items)  # before the content
-        return states, BatchInputs(self._lvlm, self._part, items, self._reader)
+        return states, BatchInputs(self._lvlm, self._part, items, reader)
 
     @cached_property
-    def _reader(self) -> Adapter:
-        return self._lvlm.adapter.for_thread()
+    def _reader(self) -> Adapter | None:
+        """Reads for the thread; None: the processor cannot be copied, and nothing is read ahead."""
+        try:
+            return self._lvlm.adapter.for_thread()
+        except Exception:
+            return None
 
     def _states(self, items: Sequence[Item]) -> FileStates:
         """Return the states of the pictures' files; those that are missing are left out."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -27,6 +27,7 @@ class BatchInputs:
         lvlm: The model.
         part: The benchmark.
         items: The items.
+        release: Frees memory beside this batch; called where memory is exhausted.
     """
 
     def __init__(self, lvlm: LVLM, part: Part, items: Sequence[Item], reader: Adapter | None = None) -> None:
@@ -40,6 +41,7 @@ class BatchInputs:
         """
         reader = lvlm.adapter if reader is None else reader
         self.lvlm, self.part, self.items = lvlm, part, list(items)
+        self.release: Callable[[], None] = lambda: None
         self._places = {item.id: place for place, item in enumerate(items)}
         self._batch: Batch | None = None
         self._prompts: list[str] = []
@@ -65,6 +67,7 @@ class BatchInputs:
                 yield
         except (MemoryError, RuntimeError):
             self._features.clear()
+            self.release()
             raise
 
     def of(self, items: Sequence[Item]) -> Batch:

@@ -19,7 +19,7 @@ def note_seconds(store: Store) -> None:
         RunError: The store cannot be written.
     """
     if _NOTE not in store.notes():
-        counts = dict(store.read("select benchmark, count(*) from answers group by benchmark"))
+        counts = dict(store.read("select benchmark, count(*) from answers where error is null group by benchmark"))
         with store.writing() as connection:
             connection.execute("insert or ignore into notes values (?, ?)", (_NOTE, json.dumps(counts)))
 
@@ -27,7 +27,7 @@ def note_seconds(store: Store) -> None:
 def seconds_remarks(store: Store, benchmark: str) -> tuple[str, ...]:
     """Return a remark where seconds of a benchmark's answers come from versions that measured differently."""
     older = json.loads(store.notes().get(_NOTE, "{}")).get(benchmark, 0)
-    ((count,),) = store.read("select count(*) from answers where benchmark = ?", (benchmark,))
+    ((count,),) = store.read("select count(*) from answers where benchmark = ? and error is null", (benchmark,))
     if not 0 < older < count:
         return ()
     return (

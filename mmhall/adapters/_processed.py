@@ -54,13 +54,21 @@ class ProcessedPictures:
         key = (id(image_processor), _places(images), repr(sorted(options.items())))
         known = self._known.get(key)
         if known is None or not all(ref() is picture for ref, picture in zip(known[1], pictures, strict=True)):
-            forget = partial(self._forget, key)
+            forget = partial(_forget, weakref.ref(self), key)
             refs = [weakref.ref(picture, forget) for picture in pictures]
             known = self._known[key] = (image_processor, refs, image_processor.preprocess(images, **options))
         return copy.copy(known[2])  # processors take entries out of it
 
-    def _forget(self, key: Key, _: weakref.ref[Image.Image]) -> None:
+    def forget(self, key: Key) -> None:
+        """Forget a call."""
         self._known.pop(key, None)
+
+
+def _forget(store: weakref.ref[ProcessedPictures], key: Key, _: weakref.ref[Image.Image]) -> None:
+    """Forget a call whose picture is in use no more; the store is not kept for that."""
+    pictures = store()
+    if pictures is not None:
+        pictures.forget(key)
 
 
 _pictures: ContextVar[ProcessedPictures | None] = ContextVar("mmhall_processed_pictures", default=None)

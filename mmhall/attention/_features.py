@@ -221,7 +221,6 @@ class KeptFeatures:
         pictures = (call.whole if self._apart is False else call).pictures()
         keys = [picture.key for picture in pictures]
         known = self._find(keys)
-        looked_up = sum(one.seconds for one in known.values())
         missing = {key: picture for key, picture in zip(keys, pictures, strict=True) if key not in known}
         if missing:
             rest = TowerCall.join([*missing.values()])
@@ -234,7 +233,8 @@ class KeptFeatures:
                 return output
             if parts is None:
                 return call.run(forward)
-        count_looked_up(looked_up)
+        once = sum(known[key].seconds for key in missing)  # of these seconds have just passed
+        count_looked_up(sum(known[key].seconds for key in keys) - once)
         return combine(torch.cat, [known[key].output for key in keys])
 
     def _find(self, keys: Sequence[bytes]) -> dict[bytes, _Encoded]:

@@ -127,6 +127,7 @@ class PlannedBatch:
         memory: What ops have stored about its rows, which may include the encoded pictures.
         number: 0: the main batch, or the one in lock step with it; else the branch, from 1.
         owners: As in `Frame`.
+        padding: Positions that it has more than the prompts for which ops were made, at the left; negative: fewer.
     """
 
     prepared: PreparedBatch
@@ -134,11 +135,12 @@ class PlannedBatch:
     memory: Memory = field(default_factory=Memory)
     number: int = 0
     owners: Tensor | None = None
+    padding: int = 0
 
     @property
     def frame(self) -> Frame:
         """The frame of the passes that read the prompts."""
-        block = Block(self.plan, self.prepared.length, number=self.number)
+        block = Block(self.plan, self.prepared.length - self.padding, self.padding, self.number)
         return Frame((block,), owners=self.owners, memory=self.memory)
 
 

@@ -222,8 +222,12 @@ def _plan_references(
     ask = partial(plan_batch, adapter, ops=beside.ops, config=config, empty=True, memory=main.memory)
     if main.prepared.shared is None:
         return [ask(beside.inputs)]
-    passes = [rows for rows, _ in main.prepared.shared.parts()]
-    return [replace(ask(adapter.picked(beside.inputs, rows.tolist())), owners=rows) for rows in passes]
+    parts = []
+    for rows, _ in main.prepared.shared.parts():
+        part = ask(adapter.picked(beside.inputs, rows.tolist()))
+        padding = part.prepared.length - beside.inputs["input_ids"].shape[1]
+        parts.append(replace(part, owners=rows, padding=padding))
+    return parts
 
 
 def _prefill_other(job: Job, session: Session, inputs: Inputs) -> DecodeBatch:

@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from mmhall.adapters import PER_POSITION, Adapter, Batch, Inputs, has_picture
-from mmhall.attention import Op
-from mmhall.strategies import Session
+from mmhall.attention import VISION, Op
+from mmhall.strategies import Branch, Session
 
 if TYPE_CHECKING:
     from mmhall.generation._prepare import PreparedBatch
@@ -137,11 +137,17 @@ def why_whole(adapter: Adapter, session: Session) -> str:
     """Return why the main prompts of a session cannot be read in two parts, whatever its ops do; "": they can."""
     if not adapter.can_split_prompt:
         return "this model reads a prompt at once"
-    if session.reference is not None and not isinstance(session.reference.inputs, Batch):
+    if session.reference is not None and not _can_part(session.reference):
         return "another prompt is read in lock step with the whole one"
     if any(early.positions is not None for early in session.exits):
         return "predictions are read at positions of the prompt"
     return "the whole prompt is read twice" if session.reread and not adapter.can_drop_last_token else ""
+
+
+def _can_part(reference: Branch) -> bool:
+    """Whether prompts read in lock step can be read in parts; values of pictures, and what is stored, are of all."""
+    apart = not any(op.remembers or op.kinds & VISION for op in reference.ops)
+    return apart and isinstance(reference.inputs, Batch)
 
 
 def why_not_shared(adapter: Adapter, inputs: Inputs, session: Session) -> str:

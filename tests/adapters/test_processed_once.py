@@ -133,3 +133,15 @@ def test_an_adapter_for_another_thread_reads_the_same_with_tokenizers_of_its_own
     read, wanted = reader.inputs([request]), adapter.inputs([request])
     assert read.keys() == wanted.keys()
     assert all(torch.equal(read[key], wanted[key]) for key in wanted)
+
+
+def test_a_store_goes_with_its_context_while_its_pictures_stay(adapter, wide):
+    """Pixels must not wait until Python collects cycles."""
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            adapter.inputs([Request("Why?", (wide,))])
+        assert not [each for each in gc.get_objects() if type(each) is ProcessedPictures]
+    finally:
+        gc.enable()

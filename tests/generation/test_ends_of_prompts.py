@@ -7,11 +7,11 @@ import torch
 
 from mmhall.adapters import adapter_for
 from mmhall.adapters._base import Request
-from mmhall.attention import EVERY, Op
+from mmhall.attention import EVERY, VISION, Columns, Op
 from mmhall.generation import _run as running, why_not_shared
 from mmhall.generation._job import Job, StepScores
 from mmhall.generation._settings import Settings
-from mmhall.strategies import Branch, Session, Steer, strategy
+from mmhall.strategies import Branch, RaiseColumns, Session, Steer, strategy
 from tests.generation.reference import FAMILIES, QUIET, ours, picture
 from tests.jobs import run
 from tests.zoo import ZOO
@@ -235,6 +235,55 @@ def test_prompts_in_lock_step_that_cannot_be_read_apart_are_read_with_whole_ones
         for beside in (bare, dict(bare))
     ]
     assert told == ["", "another prompt is read in lock step with the whole one"]
+
+
+class Leans(Op):
+    """Moves the newest row away from that of the prompt in lock step."""
+
+    compares = True
+    first_row = -1
+    layers = frozenset(range(3))
+
+    def edit_output(self, call, output):
+        ahead, last = output.split([output.shape[1] - 1, 1], dim=1)
+        return output if call.reference is None else torch.cat([ahead, 3 * last - 2 * call.reference[:, -1:]], dim=1)
+
+
+def lean(adapter, ops, *, share):
+    """Logits where each prompt is compared with itself without its picture, under ops."""
+    inputs, config = adapter.inputs(ASKED), Settings(max_new_tokens=4).resolved(adapter.generator)
+    config.eos_token_id = None
+    bare, keep = adapter.without_image(inputs), StepScores("these tests", logits=[])
+    session = Session(ops=[Leans()], branches=[Branch(bare, ops(adapter, bare), lockstep=True)])
+    running.run(Job(adapter, inputs, session, config, [0] * len(ASKED), share=share, keep=keep))
+    return torch.stack(keep.logits)
+
+
+def raise_first(adapter, bare):
+    """Raise the first three tokens of each prompt, wherever its padding ends."""
+    attended = bare["attention_mask"].bool()
+    return [RaiseColumns(frozenset(range(3)), Columns(4 * (attended & (attended.cumsum(dim=1) <= 3)).float()))]
+
+
+def test_columns_of_prompts_in_lock_step_stay_on_their_tokens(splits):
+    adapter = ours("llava")
+    together, apart = (lean(adapter, raise_first, share=share) for share in (True, False))
+    torch.testing.assert_close(together, apart, atol=2e-4, rtol=2e-4)
+    assert splits[0] is not None
+    plain = lean(adapter, lambda *_: [], share=True)
+    assert not torch.allclose(together, plain, atol=1e-2)
+
+
+@pytest.mark.parametrize("change", [{"kinds": VISION}, {"remembers": True}])
+def test_values_of_pictures_and_what_is_stored_are_of_all_prompts_in_lock_step(change):
+    adapter = ours("llava")
+    inputs = adapter.inputs(ASKED)
+    op = AddFrom(-1)
+    for name, value in change.items():
+        setattr(op, name, value)
+    beside = [Branch(adapter.without_image(inputs), [op], lockstep=True)]
+    told = why_not_shared(adapter, inputs, Session(ops=[Compared()], branches=beside))
+    assert told == "another prompt is read in lock step with the whole one"
 
 
 def test_what_ops_remember_of_prompts_stays_with_them(splits):

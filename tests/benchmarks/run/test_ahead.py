@@ -99,6 +99,24 @@ def test_a_batch_that_only_the_thread_cannot_read_is_read_when_it_is_asked(llava
         assert ahead.take(part.items[:2]).is_read
 
 
+def test_a_processor_that_cannot_be_copied_is_not_used_by_two_threads(llava, part, monkeypatch):
+    monkeypatch.setattr(llava.adapter.processor, "lock", threading.Lock(), raising=False)
+    with ReadAhead(llava, part) as ahead:
+        ahead.begin(part.items[:2])
+        assert ahead._reading is None
+        assert ahead.take(part.items[:2]).is_read
+
+
+def test_without_memory_the_batch_read_ahead_is_dropped(llava, part):
+    with ReadAhead(llava, part) as ahead:
+        inputs = ahead.take(part.items[:2])
+        ahead.begin(part.items[2:4])
+        ahead._reading.result()
+        with pytest.raises(MemoryError), inputs.kept():
+            raise MemoryError
+        assert ahead._reading is None
+
+
 def test_a_picture_that_changes_after_it_was_read_ahead_is_read_again(llava, part, reads):
     path, found = part.picture(part.items[0]), []
     with ReadAhead(llava, part) as ahead:

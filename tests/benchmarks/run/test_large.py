@@ -20,11 +20,12 @@ from mmhall.benchmarks.run import items as run_items, runs
 from mmhall.benchmarks.run.items import note_files
 from mmhall.benchmarks.run.runner import answer
 from mmhall.benchmarks.run.runs import reopen, start
+from mmhall.benchmarks.run.seconds import note_seconds, seconds_remarks
 from mmhall.benchmarks.scenes import write_scenes
 from mmhall.errors import RunError
 from mmhall.results.leases import Leases
 from mmhall.results.pictures import Fingerprint, stored_fingerprints
-from mmhall.results.store import Store
+from mmhall.results.store import Row, Store
 from mmhall.strategies import strategy
 from tests.benchmarks.conftest import picture, write_json
 
@@ -286,3 +287,16 @@ def test_batches_are_leased_in_order_those_with_strikes_last(tmp_path):
             assert not leases.is_finished(), left
         leases.finish(0)
         assert leases.is_finished()
+
+
+def test_failures_that_are_asked_again_do_not_count_as_older_answers(tmp_path):
+    def row(number, error=None):
+        return Row("pope", str(number), "greedy", "yes", "eos", 1, 1.0, 0, error=error)
+
+    with closing(Store.create(tmp_path / "run", {})) as store:
+        store.add([*map(row, range(2)), *(row(number, "torn") for number in range(2, 5))])
+        note_seconds(store)
+        assert seconds_remarks(store, "pope") == ()
+        store.add(list(map(row, range(2, 5))))
+        (remark,) = seconds_remarks(store, "pope")
+    assert remark.startswith("the seconds of 2 of 5 answers come from an older version")

@@ -20,6 +20,7 @@ from mmhall.generation import (
     Images,
     Measurement,
     Prompt,
+    Recipe,
     Samples,
     StepScores,
     Stream,
@@ -245,7 +246,7 @@ class LVLM(AnalysisMethods, ChoiceMethods):
         if isinstance(requests, Batch):
             self.adapter.check_made_for(requests)
         budget = Budget.of("generate_many", batch_size, max_tokens, memory)
-        samples = self._samples.setdefault((str(recipe.strategy), recipe.settings, scores), {})
+        samples = self._samples.setdefault(self._sample_key(recipe, scores), {})
         waiting = queue(requests, seeds, batch_size)
         answered = refill(self.adapter, recipe, waiting, budget, samples=samples, scores=scores, share=shared_prefix)
         return (pair for done in answered for pair in done.pairs())
@@ -319,6 +320,11 @@ class LVLM(AnalysisMethods, ChoiceMethods):
         place = f"{str(self.model.dtype).removeprefix('torch.')}, {self.adapter.device}"
         name, size = shorten(str(self.name), 40), f"{self.size / 1e6:,.1f} M parameters"
         return f"LVLM({name!r}, {self.model.config.model_type}, {size}, {place})"
+
+    def _sample_key(self, recipe: Recipe, scores: bool | int) -> Hashable:
+        """Return all on which the memory of an answer depends, but for the prompt."""
+        steps, placed = "all" if scores is True else int(scores), (self.model.dtype, self.adapter.device)
+        return type(recipe.strategy), str(recipe.strategy), replace(recipe.settings, seed=0), steps, placed
 
     def _with_uncertainty(self, inputs: Inputs, answers: Sequence[Answer]) -> list[Answer]:
         """Return answers with the plain model's scores of them."""

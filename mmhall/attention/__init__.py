@@ -13,7 +13,11 @@ if TYPE_CHECKING:
     from mmhall.attention._columns import AnswerColumns as AnswerColumns, Columns as Columns, Groups as Groups
     from mmhall.attention._dropping import Drop as Drop, check_layers as check_layers
     from mmhall.attention._exits import Exit as Exit, Exits as Exits
-    from mmhall.attention._features import Features as Features, reuse_features as reuse_features
+    from mmhall.attention._features import (
+        Features as Features,
+        forget_features as forget_features,
+        reuse_features as reuse_features,
+    )
     from mmhall.attention._hook import (
         NAME as NAME,
         install_attention_hook as install_attention_hook,
@@ -73,7 +77,7 @@ else:
             "_columns": "AnswerColumns Columns Groups",
             "_dropping": "Drop check_layers",
             "_exits": "Exit Exits",
-            "_features": "Features reuse_features",
+            "_features": "Features forget_features reuse_features",
             "_hook": "NAME install_attention_hook remove_attention_hook",
             "_linears": "choose_orders few_rows time_orders",
             "_memory": "Memory",

@@ -53,6 +53,15 @@ def reuse_features(features: Features) -> Iterator[None]:
         _features.reset(token)
 
 
+def forget_features() -> bool:
+    """Free what is kept in this context, where memory is exhausted; return whether there was something."""
+    features = _features.get()
+    kept = bool(features)
+    if features is not None:
+        features.clear()
+    return kept
+
+
 def keep_features(tower: nn.Module) -> Callable[[], None]:
     """Let a vision tower look up what it computes where that is reused; return a function that undoes this.
 

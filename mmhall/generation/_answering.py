@@ -80,8 +80,14 @@ def build_answers(
         usage = _usage(measured, len(tokens), length)
         first, *others = (_build_answer(adapter, row, recipe, usage) for row in rows)
         answers.append(replace(first, others=tuple(others)))
-    longest = max(answer.usage.new_tokens for answer in answers)
-    return [replace(answer, usage=replace(answer.usage, longest=longest)) for answer in answers]
+    longest = max(each.usage.new_tokens for answer in answers for each in (answer, *answer.others))
+    return [_with_longest(answer, longest) for answer in answers]
+
+
+def _with_longest(answer: Answer, longest: int) -> Answer:
+    """Return an answer and its further sequences with the length of the longest answer of their batch."""
+    others = tuple(_with_longest(other, longest) for other in answer.others)
+    return replace(answer, usage=replace(answer.usage, longest=longest), others=others)
 
 
 def build_early_answer(

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from mmhall._transformers.cache_sizes import LayerSize
 from mmhall.adapters import Adapter, Batch
-from mmhall.attention import reuse_features
+from mmhall.attention import forget_features, reuse_features
 from mmhall.errors import GenerationError, ImageError, MmhallError, PromptError, is_out_of_memory
 from mmhall.generation._answering import build_answers
 from mmhall.generation._branches import DecodeBatch
@@ -86,7 +86,7 @@ class _Refilling:
         self._each = recipe.config.num_return_sequences or 1
         self._searches = recipe.strategy.searches or recipe.config.num_beams > 1
         self._apart = set[frozenset[int]]()  # numbers of pictures of prompts that were found not to join
-        self._full = False
+        self._full, self._again = False, set[int]()  # prompts asked again alone, once others' features were freed
 
     def run(self) -> Iterator[Answered]:
         """Read and decode until no prompt waits and no answer is open."""
@@ -186,11 +186,12 @@ class _Refilling:
                 layers, cached = batch.rows.cache_sizes()
                 held = memory.now - cached + self._each * self._score_bytes(batch.rows)
                 done += self._step()
-        if not any(one.error for one in done):
+        measured = self._searches or not done or self._recipe.config.max_new_tokens == 1  # else it ended before a pass
+        if measured and not any(one.error for one in done):
             job, step = batch.job, memory.peak - memory.now
             if self._searches:  # it was measured to its end; others may go on to the longest answer
                 new = self._recipe.config.max_new_tokens
-                read = read * (length + new) // (length + done[0].answers[0].usage.new_tokens)
+                read = read * (length + new) // (length + done[0].answers[0].usage.longest)
             self._forecast.add(Sample(length, job.length, job.rows_a_prompt, read, held, step, layers), picture=picture)
             try:
                 self._forecast.check([length], picture=picture)
@@ -304,13 +305,17 @@ class _Refilling:
         """
         if not is_out_of_memory(error):
             raise error
+        freed = forget_features()
         asked = [each for batch in batches for each in batch.asked]
         beside = sum(batch.rows.size for batch in self._running)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if len(asked) == 1 and not beside:
+        alone = len(asked) == 1 and not beside
+        if alone and (not freed or asked[0].number in self._again):
             reason = str(error).partition("\n")[0] or type(error).__name__
             yield Answered(asked, error=GenerationError(f"out of memory: {reason}"))
             return
+        self._again |= {each.number for each in asked if alone}
         self._rows = beside or max(1, len(asked) * self._each // 2)
-        self._waiting.put_back(asked)
+        for batch in reversed(batches):  # apart, as some may have pictures and some not
+            self._waiting.put_back(batch.asked)

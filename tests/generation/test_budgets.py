@@ -22,6 +22,7 @@ from tests.decoders.test_contract import ACTIVE
 from tests.generation.reference import FAMILIES, QUIET, REQUESTS, ours
 from tests.generation.test_leaving import EMPTY, spread
 from tests.generation.test_refilling import Ends
+from tests.zoo import ZOO
 
 pytestmark = [QUIET, EMPTY, pytest.mark.usefixtures("clip", "detector")]
 
@@ -181,6 +182,44 @@ def test_answers_that_are_read_together_know_the_longest_of_them():
     assert all(answer.usage.passes == answer.usage.longest - 1 for answer in answers)
     assert all(answer.usage.new_tokens <= answer.usage.longest for answer in answers)
     assert round(sum(a.usage.rows for a in answers)) == sum(a.usage.new_tokens - 1 for a in answers)
+
+
+def test_further_sequences_count_among_the_longest():
+    adapter = ours("llava")
+    several = {"num_return_sequences": 4, "do_sample": True, "max_new_tokens": 6}
+    with Ends(adapter, None):
+        free = said(answered(adapter, PAIRS[:1], "greedy", **several))[0]
+    with Ends(adapter, [free[0]]):  # the first sequence ends at once
+        (answer,) = answered(adapter, PAIRS[:1], "greedy", **several)
+    lengths = [each.usage.new_tokens for each in (answer, *answer.others)]
+    assert lengths[0] < max(lengths)
+    assert {each.usage.longest for each in (answer, *answer.others)} == {max(lengths)}
+    assert answer.usage.passes == max(lengths) - 1
+
+
+def test_samples_are_those_of_the_same_scores_and_number_format():
+    model, processor = ZOO["llava"]()
+    lvlm = LVLM(model, processor)
+
+    def sampled(**settings):
+        list(lvlm.generate_many(PAIRS[:2], "greedy", memory="1G", max_new_tokens=5, **settings))
+        return [max(sample.held for sample in samples.values()) for samples in lvlm._samples.values()]
+
+    assert len(sampled(scores=1)) == len(sampled(scores=1, seed=7)) == 1
+    first, every = sampled(scores=True)
+    assert every > first
+    lvlm.model.double()
+    assert len(sampled(scores=True)) == 3
+
+
+def test_a_prompt_that_ends_before_a_pass_is_no_sample():
+    adapter = ours("llava")
+    lvlm = LVLM(adapter.model, adapter.processor)
+    with Ends(adapter, None):
+        first = said(answered(adapter, PAIRS[:1], "greedy"))[0][0]
+    with Ends(adapter, [first]):
+        list(lvlm.generate_many(PAIRS[:1], "greedy", memory="1G", max_new_tokens=5))
+    assert [*lvlm._samples.values()] == [{}]
 
 
 def test_stages_are_those_at_which_rows_leave():

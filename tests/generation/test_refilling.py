@@ -14,14 +14,14 @@ import torch
 from mmhall import LVLM
 from mmhall._transformers import caches
 from mmhall.adapters import adapter_for
-from mmhall.attention import Op, PassCount, count_passes
+from mmhall.attention import Op, PassCount, count_passes, reuse_features
 from mmhall.errors import GenerationError, ImageError, OptionError
 from mmhall.generation import _refilling as refilling, _together as together
 from mmhall.generation._waiting import queue
 from mmhall.strategies import Session, Strategy
 from tests.decoders.fitted import with_artifacts
 from tests.decoders.test_contract import COMPOSED, PLAIN
-from tests.generation.reference import QUIET, REQUESTS, built, ours
+from tests.generation.reference import QUIET, REQUESTS, built, ours, picture
 from tests.generation.test_leaving import EMPTY, QUICK, rows_of, spread
 
 pytestmark = [QUIET, EMPTY, pytest.mark.usefixtures("clip", "detector")]
@@ -242,6 +242,50 @@ def test_without_memory_to_join_all_are_asked_again(passes, monkeypatch):
     assert [answer.token_ids for answer in answers] == [answer.token_ids for answer in alone]
     assert refused
     assert max(map(len, passes)) > 1
+
+
+@pytest.mark.parametrize("order", [(0, 5, 6, 7), (4, 1, 2, 3)], ids=["picture first", "text first"])
+def test_without_memory_for_both_prompts_with_and_without_pictures_are_asked_apart(order):
+    """The batches that were decoded together must not become one."""
+    adapter = ours("llava")
+    pairs = [(request.images[0], request.prompt) for request in REQUESTS]
+    pairs = [(pairs + [(None, prompt) for _, prompt in pairs])[number] for number in order]
+    lvlm = LVLM(adapter.model, adapter.processor)
+
+    def hungry(model, given, named):
+        rows, tokens = next(
+            named[name] for name in ("input_ids", "inputs_embeds") if named.get(name) is not None
+        ).shape[:2]
+        if rows > 2 and tokens == 1:
+            raise RuntimeError("CUDA out of memory")
+
+    with Ends(adapter, None):
+        alone = [lvlm.generate(*pair, max_new_tokens=6).token_ids for pair in pairs]
+        hook = adapter.model.register_forward_pre_hook(hungry, with_kwargs=True)
+        try:
+            answers = dict(lvlm.generate_many(pairs, batch_size=8, max_new_tokens=6))
+        finally:
+            hook.remove()
+    assert [answers[number].token_ids for number in range(4)] == alone
+
+
+def test_without_memory_features_of_other_pictures_are_freed(monkeypatch):
+    """Of four pictures there is room for the features of one, so that each is asked alone, twice."""
+    adapter, features = ours("llava"), {}
+    lvlm = LVLM(adapter.model, adapter.processor)
+    pairs = [(picture(40 + number, 40, 4), "Is there a dog?") for number in range(4)]
+
+    def hungry(*_):
+        if sum(len(kept._known) for kept in features.values()) > 1:
+            raise RuntimeError("CUDA out of memory")
+
+    hook = adapter.model.lm_head.register_forward_pre_hook(hungry)
+    try:
+        with reuse_features(features):
+            found = [answer for _, answer in lvlm.generate_many(pairs, max_new_tokens=3)]
+    finally:
+        hook.remove()
+    assert not [answer for answer in found if isinstance(answer, Exception)]
 
 
 def test_without_memory_for_one_row_it_is_an_error(monkeypatch):

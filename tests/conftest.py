@@ -217,3 +217,12 @@ def detector() -> Path:
     from tests.detector import ensure_detector
 
     return ensure_detector()
+
+
+@pytest.fixture(scope="session")
+def model_folder(processor, tmp_path_factory):
+    """The tiny random LLaVA, stored; nothing is to be written into it."""
+    folder = tmp_path_factory.mktemp("model")
+    make_random_llava(processor).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder

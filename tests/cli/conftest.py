@@ -6,15 +6,6 @@ from dataclasses import dataclass
 import pytest
 
 from mmhall.cli import main
-from tests.conftest import make_random_llava
-
-
-@pytest.fixture(scope="session")
-def model_folder(processor, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    make_random_llava(processor).save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
 
 
 @dataclass

@@ -21,7 +21,6 @@ from mmhall.generation import Budget, _refilling as refilling, _together as toge
 from mmhall.results.store import Store
 from mmhall.strategies import strategy
 from tests.benchmarks import siege
-from tests.conftest import make_random_llava
 
 SPECS = ("greedy", "vdd(beta=0.5)", "kvsmooth", "beam")
 NARROW = Budget(16, positions=600)  # about two rows of vdd, four of greedy
@@ -31,14 +30,6 @@ NARROW = Budget(16, positions=600)  # about two rows of vdd, four of greedy
 def scenes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scenes")
     list(write_scenes(folder, 5, 0))
-    return folder
-
-
-@pytest.fixture(scope="module")
-def model_folder(processor, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    make_random_llava(processor).save_pretrained(folder)
-    processor.save_pretrained(folder)
     return folder
 
 

@@ -36,14 +36,6 @@ ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture(scope="module")
-def model_folder(processor, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    make_random_llava(processor).save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
     folder = tmp_path_factory.mktemp("scenes")
     list(write_scenes(folder, 4, 0))

@@ -120,6 +120,7 @@ def test_an_environment_with_the_wheel_alone_works(environment, tmp_path):
     assert answer
 
 
+@pytest.mark.slow
 def test_every_file_is_of_the_oldest_python():
     """Syntax; mypy checks names of the standard library for the same version."""
     for source in sources():

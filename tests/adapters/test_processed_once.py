@@ -135,6 +135,7 @@ def test_an_adapter_for_another_thread_reads_the_same_with_tokenizers_of_its_own
     assert all(torch.equal(read[key], wanted[key]) for key in wanted)
 
 
+@pytest.mark.slow
 def test_a_store_goes_with_its_context_while_its_pictures_stay(adapter, wide):
     """Pixels must not wait until Python collects cycles."""
     gc.collect()

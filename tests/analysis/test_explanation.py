@@ -126,6 +126,7 @@ def test_other_families_cost_what_is_said(name):
     check(model, "vdd", do_sample=True, num_return_sequences=2)
 
 
+@pytest.mark.slow
 def test_apart_and_twice_are_told():
     assert lvlm("mllama").explain("vdd").cost.token_passes == 2
     assert lvlm("mllama").explain("vcd").cost.token_passes == 1

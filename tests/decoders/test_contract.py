@@ -297,6 +297,7 @@ def test_a_request_among_three_is_answered_as_alone(llava, pictures, answers, sp
     assert together[1].token_ids == answers(spec).token_ids
 
 
+@pytest.mark.slow
 def test_families_that_cannot_carry_a_strategy_refuse_it_with_the_reason():
     refused = [(spec, family) for spec in SPECS for family in ("mllama", "qwen3_5") if not carries(spec, family)]
     for spec, family in refused:
@@ -374,6 +375,7 @@ def test_without_a_picture_it_is_plain_decoding(family):
 
 
 @pytest.mark.parametrize("family", ["llava_next", "qwen2_5_vl", "gemma3"])
+@pytest.mark.slow
 def test_several_pictures_and_a_question_without_words(family):
     """The text holds only what the chat template adds, and punctuation; strategies take turns with the families."""
     adapter = ours(family)

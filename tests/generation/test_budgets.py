@@ -95,6 +95,7 @@ def test_a_prompt_that_needs_more_positions_than_there_are_is_decoded_alone(held
 
 
 @pytest.mark.parametrize("spec", ["greedy", "vcd", "vhr", "kvsmooth", "dola", "opera"])
+@pytest.mark.slow
 def test_memory_stays_within_a_budget_and_answers_are_those_of_each_alone(spec):
     """The budget is a half of what all prompts take at once."""
     adapter = with_artifacts(ours("llava"))
@@ -114,6 +115,7 @@ def peak(adapter, pairs, spec):
 
 
 @pytest.mark.parametrize("spec", ["greedy", "vcd", "vdd", "vhr", "kvsmooth", "opera", "beam"])
+@pytest.mark.slow
 def test_what_is_predicted_from_one_prompt_is_what_several_take(spec):
     adapter, samples = with_artifacts(ours("llava")), {}
     pairs, settings = [PAIRS[0]] * 5, {"max_new_tokens": 40}
@@ -278,6 +280,7 @@ def test_a_sample_of_a_shorter_prompt_grows_with_the_length():
 @pytest.mark.parametrize(
     "spec", ["greedy", "beam", "vhr", "kvsmooth", "opera", ACTIVE["cgd"]], ids=lambda spec: spec[:8]
 )
+@pytest.mark.slow
 def test_the_caches_of_a_batch_are_freed_when_it_is_answered(spec):
     """And not when Python collects cycles: until then, others might have no room."""
     adapter = with_artifacts(ours("llava"))

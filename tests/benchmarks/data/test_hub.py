@@ -299,7 +299,7 @@ def asked_online(endpoint, *specs):
 def test_the_hub_is_asked_for_the_commit_only(cache):
     folder = put(cache, COMMIT)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         told = asked_online(f"http://127.0.0.1:{server.server_port}", "hub:", "hub:@main", "hub:@odd", "hub:no/where")
     finally:

@@ -80,6 +80,7 @@ def passes(monkeypatch):
 @pytest.mark.parametrize(
     "benchmark", [Pope(max_new_tokens=6), Chair(max_new_tokens=24), Pope(sample=True, max_new_tokens=6)], ids=str
 )
+@pytest.mark.slow
 def test_rows_are_those_of_a_run_without_a_budget(model, scenes, tmp_path, passes, benchmark):
     """Greedy, a contrast, a steered one and beams; drawn answers; items with and without a picture."""
     specs = SPECS[:3] if benchmark.settings.get("do_sample") else SPECS

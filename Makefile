@@ -58,7 +58,7 @@ $(READY_FOR_DOCS): $(READY)
 	$(call install,.[docs])
 
 bench: $(READY)
-	@echo "== comparing 9 strategies, 10 to 20 minutes on two cores; results in $(RUN), a second call goes on where one stopped"
+	@echo "== comparing 9 strategies, 6 to 20 minutes on two cores; results in $(RUN), a second call goes on where one stopped"
 	@$(VENV)/bin/mmhall bench pope chair --model $(MODEL) $(foreach spec,$(SPECS),--strategy $(spec)) --out $(RUN) --workers 2
 	@$(VENV)/bin/mmhall report $(RUN) --html $(RUN)/report.html > /dev/null
 
@@ -87,7 +87,7 @@ quick-tests: $(READY_TO_TEST)
 	@$(PYTHON) -m pytest -q $(TWO) -m "not slow"
 
 long: $(READY_TO_TEST)
-	@echo "== the long tests, 5 to 10 minutes on two cores"
+	@echo "== the long tests, 5 to 12 minutes on two cores"
 	@$(PYTHON) -m pytest -q $(TWO) -m long
 
 families: $(READY_TO_TEST)

@@ -22,11 +22,8 @@ TEMPLATE = "{% for m in messages %}Q {% for p in m.content %}{% if p.type == 'im
 
 
 @pytest.fixture(scope="module")
-def folder(processor, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("model")
-    make_random_llava(processor).save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return folder
+def folder(model_folder):
+    return model_folder
 
 
 @pytest.fixture

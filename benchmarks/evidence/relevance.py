@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from mmhall.adapters import Request
-from mmhall.analysis import answer_sar, check_room, pad_answers, read_answer, relevance_shares, token_sar
+from mmhall.analysis import answer_sar, fit_answers, read_answer, relevance_shares, token_sar
 from mmhall.attention import Op, Visit
 from mmhall.benchmarks.base import Item
 from mmhall.benchmarks.data.vocabulary import Mention
@@ -227,9 +227,8 @@ def read_texts(
         return []
     adapter, ids = lvlm.adapter, [answer.token_ids for answer in answers]
     inputs = adapter.inputs([Request(i.prompt, (open_image(p),) if p else ()) for i, p in questions])
-    tokens, probe = pad_answers(ids, inputs["input_ids"].device), _LastStates()
+    tokens, probe = fit_answers(adapter, inputs, ids), _LastStates()
     width = tokens.shape[1]
-    check_room(adapter, inputs, width)
     with torch.inference_mode():
         logits = read_answer(adapter, adapter.append_answer(inputs, tokens), width, [probe] if states else [])
         logprobs = logits.log_softmax(dim=-1).gather(2, tokens[:, :, None])[:, :, 0]

@@ -52,7 +52,7 @@ class RoomyLayer(DynamicLayer):
 
     def crop(self, *args: Any, **kwargs: Any) -> None:
         """Drop the newest positions; the next step copies the others, as a view handed out before may be read on."""
-        self._room = None, None
+        self.release()
         super().crop(*args, **kwargs)
 
     def reset(self) -> None:
@@ -63,10 +63,9 @@ class RoomyLayer(DynamicLayer):
 
     def __copy__(self) -> RoomyLayer:
         """Return a copy that shares keys and values; both write further ones elsewhere."""
-        self._room = None, None
+        self.release()
         copied = type(self).__new__(type(self))
         copied.__dict__.update(self.__dict__)
-        copied._room = None, None
         return copied
 
 

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     )
     from mmhall.analysis._teacher_forcing import (
         check_room as check_room,
+        fit_answers as fit_answers,
         pad_answers as pad_answers,
         read_answer as read_answer,
         read_prompts as read_prompts,
@@ -84,7 +85,7 @@ else:
             "_saliency": "SaliencyProbe mark_informative mark_words",
             "_sar": "answer_sar relevance_shares token_sar",
             "_score": "AnswerScores score score_answers score_with token_logprobs",
-            "_teacher_forcing": "check_room pad_answers read_answer read_prompts",
+            "_teacher_forcing": "check_room fit_answers pad_answers read_answer read_prompts",
             "_trace": "AttentionProbe Trace check_indices shrink_picture",
             "_tracing": "trace_request",
             "_word_values": "WordValues measure_words word_attention",

@@ -22,7 +22,7 @@ import torch
 from torch import LongTensor, Tensor, nn
 
 from mmhall.adapters import Adapter, Inputs
-from mmhall.analysis._teacher_forcing import check_room, pad_answers, read_answer
+from mmhall.analysis._teacher_forcing import fit_answers, read_answer
 from mmhall.attention import Call, Op
 from mmhall.errors import ModelError, PromptError
 
@@ -154,9 +154,8 @@ def measure_dominance(adapter: Adapter, inputs: Inputs, answers: Sequence[Sequen
     image = adapter.image_mask(inputs["input_ids"])
     if not image.any() or not all(answers):
         raise PromptError("MDI and AEI compare what an answer gives to words and to a picture: give both")
-    tokens = pad_answers(answers, inputs["input_ids"].device)
+    tokens = fit_answers(adapter, inputs, answers)
     width = tokens.shape[1]
-    check_room(adapter, inputs, width)
     masses = Masses(inputs["attention_mask"].bool(), image, width)
     with torch.inference_mode():
         read_answer(adapter, adapter.append_answer(inputs, tokens), width, [masses])

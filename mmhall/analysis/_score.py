@@ -12,7 +12,7 @@ from torch import Tensor
 from mmhall.adapters import Adapter, Inputs, has_picture
 from mmhall.analysis._head_divergence import HeadDistances, HeadDivergence, HeadOutputs
 from mmhall.analysis._modality_dominance import Masses, ModalityDominance
-from mmhall.analysis._teacher_forcing import check_room, pad_answers, read_answer
+from mmhall.analysis._teacher_forcing import check_room, fit_answers, read_answer
 from mmhall.answers import Uncertainty
 from mmhall.attention import Op
 from mmhall.generation import check_scores, forced_logprobs, name_in_errors
@@ -75,9 +75,8 @@ def score_answers(
         PromptError: As in `score`.
         GenerationError: As in `score`.
     """
-    tokens = pad_answers(answers, inputs["input_ids"].device)
+    tokens = fit_answers(adapter, inputs, answers)
     width = tokens.shape[1]
-    check_room(adapter, inputs, width)
     image = adapter.image_mask(inputs["input_ids"])
     masses = Masses(inputs["attention_mask"].bool(), image, width) if image.any() else None
     outputs = HeadOutputs(width) if heads and has_picture(inputs) else None
@@ -120,9 +119,8 @@ def token_logprobs(adapter: Adapter, inputs: Inputs, answers: Sequence[Sequence[
         PromptError: As in `score`.
         GenerationError: As in `score`.
     """
-    tokens = pad_answers(answers, inputs["input_ids"].device)
+    tokens = fit_answers(adapter, inputs, answers)
     width = tokens.shape[1]
-    check_room(adapter, inputs, width)
     with torch.inference_mode():
         logprobs = _of_tokens(_logprobs(adapter, adapter.append_answer(inputs, tokens), width), tokens).tolist()
     return [tuple(row[: len(answer)]) for row, answer in zip(logprobs, answers, strict=True)]
@@ -143,8 +141,7 @@ def score_with(
         PromptError: Prompt and answer exceed the model's context.
         MmhallError: The model does not support the strategy.
     """
-    tokens = pad_answers(answers, inputs["input_ids"].device)
-    check_room(adapter, inputs, tokens.shape[1])
+    tokens = fit_answers(adapter, inputs, answers)
     logprobs = forced_logprobs(adapter, inputs, method, tokens).tolist()
     return [tuple(row[: len(answer)]) for row, answer in zip(logprobs, answers, strict=True)]
 

@@ -35,6 +35,17 @@ def pad_answers(answers: Sequence[Sequence[int]], device: torch.device) -> Tenso
     return block
 
 
+def fit_answers(adapter: Adapter, inputs: Inputs, answers: Sequence[Sequence[int]]) -> Tensor:
+    """Stack answers as `pad_answers` does, and check that they fit behind their prompts.
+
+    Raises:
+        PromptError: A prompt and the longest answer exceed the model's context.
+    """
+    tokens = pad_answers(answers, inputs["input_ids"].device)
+    check_room(adapter, inputs, tokens.shape[1])
+    return tokens
+
+
 def read_answer(adapter: Adapter, inputs: Inputs, width: int, ops: Sequence[Op] = ()) -> Tensor:
     """Read prompts that end in an answer, in one pass.
 
